@@ -1,0 +1,28 @@
+/**
+ * @module agent: the use cases, one file each. The only place that joins registry, content, machine, qemu and libvirt.
+ *
+ * May import everything above it in the import order (`src/README.md`); knows no argv, no HTTP, no terminal: it takes
+ * typed wishes, reports progress through a callback and gives typed results. Invariants: children are stored before
+ * parents, and the reference last; a cached image needs no network; a machine folder is complete or absent.
+ */
+import type { ContentStore } from "../content/content_store.ts";
+import type { Architecture } from "../image/platform.ts";
+import type { MachineStore } from "../machine/machine_store.ts";
+
+/** What every use case is given. Opened once by the composition root. */
+export type AgentContext = {
+  readonly content: ContentStore;
+  readonly machines: MachineStore;
+  readonly rootDirectory: string;
+  readonly insecureRegistries: readonly string[];
+  readonly libvirtUri: string;
+  readonly hostArchitecture: Architecture;
+  readonly isRoot: boolean;
+  /** Where the user's own QEMU firmware descriptors may be: `$XDG_CONFIG_HOME`, or undefined. */
+  readonly configHome: string | undefined;
+  /** Something the user should know, but that stops nothing. */
+  readonly note: (message: string) => void;
+};
+
+/** Whether to ask the registry: `missing` asks only for what the cache has not, `always` also what a tag means now. */
+export type PullPolicy = "missing" | "always" | "never";

@@ -1,0 +1,92 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { ShimError } from "../errors.ts";
+import { defineDomain } from "../hypervisor/define_domain.ts";
+import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
+import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { readDomainXml, requireMachine } from "./domains.ts";
+import { chooseAcceleration, chooseFirmware } from "./host_facts.ts";
+import { withSource } from "./open_source.ts";
+import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
+import type { MachineWishes } from "./prepare_machine.ts";
+import type { OperationOptions } from "./progress.ts";
+import { pullResolved } from "./pull_image.ts";
+import { type ImageWish, resolveImage } from "./resolve_image.ts";
+
+/** A machine in both languages. */
+export type Definition = { readonly domainXml: string; readonly qemuCommand: readonly string[] };
+
+/** The definitions made when the machine was prepared. @throws {ShimError} MACHINE_NOT_FOUND */
+export async function definitionOfMachine(context: AgentContext, id: string): Promise<Definition> {
+  const machine = await requireMachine(context, id);
+  return { domainXml: await readDomainXml(machine), qemuCommand: machine.qemuCommand };
+}
+
+/**
+ * How an image would be booted without a machine: its disks are the cached layers themselves, and so read-only.
+ *
+ * @throws {ShimError} whatever preparing throws; BOOT_MODE_IMPOSSIBLE for UEFI, whose variable store must be a machine's
+ */
+export async function definitionOfImage(
+  context: AgentContext,
+  wish: ImageWish & BootWishes & { readonly machine: MachineWishes },
+  options: OperationOptions,
+): Promise<Definition> {
+  const pulled = await withSource(context, wish, async (source) => {
+    const image = await resolveImage(context, wish, { source, signal: options.signal });
+    requireBootable(image, wish);
+    return await pullResolved(context, image, options);
+  });
+  const { image } = pulled;
+  const boot = await prepareBoot(context, pulled, wish);
+  if (boot.firmware === "uefi") {
+    throw new ShimError(
+      "BOOT_MODE_IMPOSSIBLE",
+      `Cannot define a domain for image "${image.name}" alone: UEFI writes into a variable store, which only a machine has`,
+      {
+        details: {
+          modes: boot.modes,
+          remedy: `run: bootshim prepare ${image.name} --machine ID; then give that ID`,
+        },
+      },
+    );
+  }
+  context.note("without a machine the disks are the cached layers, read-only");
+  const { id } = wish.machine;
+  const definition = defineDomain({
+    boot,
+    machine: {
+      id,
+      uuid: wish.machine.uuid ?? uuidOf(image.chosen.descriptor.digest),
+      disks: boot.disks.map(({ path, format, serial }) => ({
+        path,
+        format,
+        serial,
+        readOnly: true,
+        backing: null,
+      })),
+      nvramPath: null,
+      consoleLogPath: join(context.rootDirectory, `${id}.console.log`),
+    },
+    wishes: wish.machine,
+    host: {
+      acceleration: await chooseAcceleration(context, {
+        architecture: boot.architecture,
+        acceleration: wish.machine.acceleration,
+        signal: options.signal,
+      }),
+      uefiFirmware: await chooseFirmware(context, boot.architecture),
+      keepOwnership: context.isRoot,
+    },
+  });
+  return { domainXml: renderDomainXml(definition), qemuCommand: renderQemuCommand(definition) };
+}
+
+/** The same image gives the same text: a UUID of RFC 9562's version 8, made of the manifest's digest. */
+function uuidOf(digest: string): string {
+  const hex = createHash("sha256").update(digest).digest("hex");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${
+    hex.slice(20, 32)
+  }`;
+}

@@ -1,0 +1,127 @@
+import { nodeFileSystem } from "../host/file_system.ts";
+import { qemuGroupId } from "../host/qemu_group.ts";
+import { toShimError } from "../errors.ts";
+import type { Architecture } from "../image/platform.ts";
+import { LibvirtConnection } from "../libvirt/connection.ts";
+import { readQemuVersion } from "../qemu/qemu_version.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { accelerationVerdict, chooseFirmware } from "./host_facts.ts";
+
+/** One line of the doctor's report. `remedy` is there unless the verdict is ok. */
+export type Finding = {
+  readonly check: string;
+  readonly verdict: "ok" | "warn" | "fail";
+  readonly found: string;
+  readonly remedy?: string;
+};
+
+const BINARIES: Readonly<Record<Architecture, string>> = {
+  amd64: "qemu-system-x86_64",
+  arm64: "qemu-system-aarch64",
+};
+const PACKAGES: Readonly<Record<Architecture, string>> = {
+  amd64: "qemu-system-x86",
+  arm64: "qemu-system-arm",
+};
+/** Less than this holds no operating-system image worth the name. */
+const LOW_SPACE_BYTES = 10 * 2 ** 30;
+
+/** Looks at everything a guest on this host needs. Changes nothing but the kept verdict on KVM. */
+export async function examineHost(
+  context: AgentContext,
+  options: { signal?: AbortSignal | undefined } = {},
+): Promise<Finding[]> {
+  return await Promise.all([
+    finding("root", () => Promise.resolve(ok(`"${context.rootDirectory}" is ours alone`))),
+    finding("space", () => examineSpace(context)),
+    finding(
+      "qemu",
+      () => examineProgram(BINARIES[context.hostArchitecture], PACKAGES[context.hostArchitecture]),
+    ),
+    finding("qemu-img", () => examineProgram("qemu-img", "qemu-utils")),
+    finding("kvm", () => examineAcceleration(context, options)),
+    finding("firmware", () => examineFirmware(context)),
+    finding("libvirt", () => examineLibvirt(context)),
+    finding("qemu group", () => examineGroup(context)),
+  ]);
+}
+
+type Verdict = Omit<Finding, "check">;
+
+function ok(found: string): Verdict {
+  return { verdict: "ok", found };
+}
+
+/** A check that itself fails is a finding like any other. */
+async function finding(check: string, examine: () => Promise<Verdict>): Promise<Finding> {
+  try {
+    return { check, ...await examine() };
+  } catch (error) {
+    const { message, details } = toShimError(error);
+    return { check, verdict: "fail", found: message, remedy: details.remedy ?? "see the message" };
+  }
+}
+
+async function examineSpace(context: AgentContext): Promise<Verdict> {
+  const bytes = await nodeFileSystem.availableBytes(context.rootDirectory);
+  const found = `${Math.floor(bytes / 2 ** 30)} GiB free under "${context.rootDirectory}"`;
+  if (bytes >= LOW_SPACE_BYTES) return ok(found);
+  return { verdict: "warn", found, remedy: "free some, or choose another place with --root" };
+}
+
+async function examineProgram(binary: string, packageName: string): Promise<Verdict> {
+  const version = await readQemuVersion(binary);
+  if (version) return ok(`${binary} ${version.text}`);
+  return { verdict: "fail", found: `${binary} is not installed`, remedy: `apt-get install ${packageName}` };
+}
+
+async function examineAcceleration(
+  context: AgentContext,
+  options: { signal?: AbortSignal | undefined },
+): Promise<Verdict> {
+  const { acceleration, evidence } = await accelerationVerdict(context, {
+    architecture: context.hostArchitecture,
+    signal: options.signal,
+  });
+  if (acceleration === "kvm") return ok(evidence);
+  return {
+    verdict: "warn",
+    found: `guests are emulated: ${evidence}`,
+    remedy: "enable virtualization in the firmware or the outer hypervisor, and load the kvm module",
+  };
+}
+
+async function examineFirmware(context: AgentContext): Promise<Verdict> {
+  const choice = await chooseFirmware(context, context.hostArchitecture);
+  if (choice.firmware) return ok(`UEFI by "${choice.firmware.loaderPath}"`);
+  return {
+    verdict: "warn",
+    found: `UEFI disks cannot boot: ${choice.reason}`,
+    remedy: "apt-get install ovmf (amd64) or qemu-efi-aarch64 (arm64)",
+  };
+}
+
+async function examineLibvirt(context: AgentContext): Promise<Verdict> {
+  const connection = await LibvirtConnection.open(context.libvirtUri);
+  try {
+    const { libraryVersion, hypervisorVersion } = await connection.version();
+    return ok(
+      `libvirt ${libraryVersion ?? "of unknown version"} at ${context.libvirtUri}, hypervisor ${
+        hypervisorVersion ?? "of unknown version"
+      }`,
+    );
+  } finally {
+    await connection.close();
+  }
+}
+
+async function examineGroup(context: AgentContext): Promise<Verdict> {
+  if (!context.isRoot) return ok("not root: QEMU runs as the user, and reads what the user reads");
+  const groupId = await qemuGroupId();
+  if (groupId !== null) return ok(`QEMU reads the cache through group ${groupId}`);
+  return {
+    verdict: "warn",
+    found: "no QEMU user on this host: libvirt's guests could not read the cache",
+    remedy: "apt-get install libvirt-daemon-system",
+  };
+}

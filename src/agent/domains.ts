@@ -1,0 +1,159 @@
+import { readFile } from "node:fs/promises";
+import { ShimError } from "../errors.ts";
+import { toIoError } from "../host/io_error.ts";
+import { LibvirtConnection } from "../libvirt/connection.ts";
+import type { DomainStatus } from "../libvirt/domain_status.ts";
+import { parseMachineId } from "../machine/machine_id.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { documentOf } from "./prepare_machine.ts";
+import type { MachineDocument } from "./prepare_document.ts";
+
+/** What libvirt says of a machine, in virsh's words; `undefined` is ours for "libvirt does not know it". */
+export type DomainReport = {
+  readonly id: string;
+  readonly uuid: string;
+  readonly state: DomainStatus["state"] | "undefined";
+};
+
+/** The machine of that id, as it was prepared. @throws {ShimError} REQUEST_INVALID, MACHINE_NOT_FOUND, CACHE_LAYOUT_INVALID */
+export async function requireMachine(context: AgentContext, id: string): Promise<MachineDocument> {
+  return documentOf(await context.machines.read(parseMachineId(id)));
+}
+
+/** Runs `body` with a connection that is closed whatever happens. */
+export async function withLibvirt<T>(
+  context: AgentContext,
+  body: (connection: LibvirtConnection) => Promise<T>,
+): Promise<T> {
+  const connection = await LibvirtConnection.open(context.libvirtUri);
+  try {
+    return await body(connection);
+  } finally {
+    await connection.close();
+  }
+}
+
+/**
+ * The domain of a machine, or null. A domain of the same name that is not this machine's is nobody's business of ours.
+ *
+ * @throws {ShimError} CONFLICT
+ */
+export async function findOwnDomain(
+  connection: LibvirtConnection,
+  machine: MachineDocument,
+): Promise<DomainStatus | null> {
+  const status = await connection.findDomain(machine.id);
+  if (status && status.uuid !== machine.uuid) {
+    throw new ShimError(
+      "CONFLICT",
+      `Cannot use domain "${machine.id}": libvirt's has UUID ${status.uuid}, the machine has ${machine.uuid}`,
+      {
+        details: {
+          id: machine.id,
+          remedy: "a domain that bootshim did not define has that name: rename one of them",
+        },
+      },
+    );
+  }
+  return status;
+}
+
+/** Defines the machine's domain; defining it again replaces it with the same. */
+export async function defineMachine(context: AgentContext, id: string): Promise<DomainReport> {
+  const machine = await requireMachine(context, id);
+  return await withLibvirt(context, async (connection) => {
+    await findOwnDomain(connection, machine);
+    return report(machine, await connection.defineDomain(await readDomainXml(machine)));
+  });
+}
+
+/** Boots the machine, defining it first when libvirt does not know it. One that runs already is left running. */
+export async function startMachine(context: AgentContext, id: string): Promise<DomainReport> {
+  const machine = await requireMachine(context, id);
+  return await withLibvirt(context, async (connection) => {
+    const before = await findOwnDomain(connection, machine);
+    if (before?.id !== null && before !== null) return report(machine, before);
+    if (!before) await connection.defineDomain(await readDomainXml(machine));
+    await connection.startDomain(machine.id);
+    return report(machine, await connection.findDomain(machine.id));
+  });
+}
+
+/** Asks the guest to power off. @throws {ShimError} DOMAIN_FAILED when it does not run */
+export async function shutdownMachine(context: AgentContext, id: string): Promise<DomainReport> {
+  return await changeDomain(
+    context,
+    id,
+    async (connection, machine) => await connection.shutdownDomain(machine.id),
+  );
+}
+
+/** Cuts the guest's power. @throws {ShimError} DOMAIN_FAILED when it does not run */
+export async function destroyMachine(context: AgentContext, id: string): Promise<DomainReport> {
+  return await changeDomain(
+    context,
+    id,
+    async (connection, machine) => await connection.destroyDomain(machine.id),
+  );
+}
+
+/** Removes the definition from libvirt; disks stay. @throws {ShimError} IN_USE while the guest runs */
+export async function undefineMachine(context: AgentContext, id: string): Promise<DomainReport> {
+  return await changeDomain(context, id, async (connection, machine, before) => {
+    requireInactive(before);
+    await connection.undefineDomain(machine.id);
+  });
+}
+
+/** @throws {ShimError} IN_USE */
+export function requireInactive(status: DomainStatus): void {
+  if (status.id === null) return;
+  throw new ShimError(
+    "IN_USE",
+    `Cannot undefine domain "${status.name}": it is ${status.state}, must be shut off`,
+    {
+      details: {
+        id: status.name,
+        remedy: `run: bootshim shutdown ${status.name} (or destroy, to cut its power)`,
+      },
+    },
+  );
+}
+
+async function changeDomain(
+  context: AgentContext,
+  id: string,
+  change: (connection: LibvirtConnection, machine: MachineDocument, before: DomainStatus) => Promise<void>,
+): Promise<DomainReport> {
+  const machine = await requireMachine(context, id);
+  return await withLibvirt(context, async (connection) => {
+    const before = await findOwnDomain(connection, machine);
+    if (!before) {
+      throw new ShimError(
+        "MACHINE_NOT_FOUND",
+        `Cannot find domain "${id}" in libvirt: the machine is prepared but not defined`,
+        {
+          details: { id, remedy: `run: bootshim define ${id}` },
+        },
+      );
+    }
+    await change(connection, machine, before);
+    return report(machine, await connection.findDomain(machine.id));
+  });
+}
+
+function report(machine: MachineDocument, status: DomainStatus | null): DomainReport {
+  return { id: machine.id, uuid: machine.uuid, state: status?.state ?? "undefined" };
+}
+
+/** The definition made by `prepare`. @throws {ShimError} IO_ERROR */
+export async function readDomainXml(machine: MachineDocument): Promise<string> {
+  try {
+    return await readFile(machine.domainXml, "utf8");
+  } catch (error) {
+    throw toIoError(error, {
+      action: `read the definition of machine "${machine.id}"`,
+      path: machine.domainXml,
+    });
+  }
+}

@@ -1,0 +1,89 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+import { writeDurably } from "../host/durable.ts";
+import { nodeFileSystem } from "../host/file_system.ts";
+import {
+  chooseUefiFirmware,
+  firmwareDescriptorSchema,
+  type UefiFirmwareChoice,
+} from "../hypervisor/firmware.ts";
+import type { Acceleration } from "../hypervisor/domain_definition.ts";
+import type { Architecture } from "../image/platform.ts";
+import { type AccelerationVerdict, probeAcceleration, probeKey } from "../qemu/acceleration_probe.ts";
+import { readFirmwareDescriptors } from "../qemu/firmware_descriptors.ts";
+import type { AgentContext } from "./agent_context.ts";
+
+const keptVerdict = z.object({ key: z.string(), acceleration: z.enum(["kvm", "tcg"]), evidence: z.string() });
+
+type AccelerationWish = {
+  readonly architecture: Architecture;
+  readonly acceleration: Acceleration | "auto";
+  readonly signal?: AbortSignal | undefined;
+};
+
+/**
+ * The acceleration to use: the wished one, or with `auto` KVM where it was seen to work.
+ *
+ * @throws {ShimError} HYPERVISOR_UNAVAILABLE without QEMU for the architecture
+ */
+export async function chooseAcceleration(
+  context: AgentContext,
+  wish: AccelerationWish,
+): Promise<Acceleration> {
+  if (wish.acceleration !== "auto") return wish.acceleration;
+  return (await accelerationVerdict(context, wish)).acceleration;
+}
+
+/** The probe's verdict. A KVM that only pretends costs 3 s to find out, so verdicts are kept until the host reboots. */
+export async function accelerationVerdict(
+  context: AgentContext,
+  wish: Pick<AccelerationWish, "architecture" | "signal">,
+): Promise<AccelerationVerdict> {
+  const probe = { architecture: wish.architecture, hostArchitecture: context.hostArchitecture };
+  const key = await probeKey(probe);
+  const path = join(context.rootDirectory, `acceleration-${wish.architecture}.json`);
+  const kept = await readVerdict(path);
+  if (kept?.key === key) return { acceleration: kept.acceleration, evidence: kept.evidence };
+  const verdict = await probeAcceleration({ ...probe, signal: wish.signal });
+  const bytes = new TextEncoder().encode(JSON.stringify({ key, ...verdict }) + "\n");
+  await writeDurably(path, bytes, { mode: 0o600, groupId: null, fileSystem: nodeFileSystem });
+  return verdict;
+}
+
+async function readVerdict(path: string): Promise<z.infer<typeof keptVerdict> | undefined> {
+  try {
+    return keptVerdict.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch {
+    // Missing or not ours to read: the verdict is found out anew, which is always right.
+    return undefined;
+  }
+}
+
+/** The host's plain UEFI firmware for an architecture, or why there is none. Descriptors of unknown form are passed over. */
+export async function chooseFirmware(
+  context: AgentContext,
+  architecture: Architecture,
+): Promise<UefiFirmwareChoice> {
+  const files = await readFirmwareDescriptors({ configHome: context.configHome });
+  const descriptors = files.flatMap(({ json }) => {
+    const parsed = firmwareDescriptorSchema.safeParse(json);
+    return parsed.success ? [parsed.data] : [];
+  });
+  return chooseUefiFirmware(descriptors, { architecture });
+}
+
+/** @throws {ShimError} HYPERVISOR_UNAVAILABLE when the host has no UEFI firmware for the architecture */
+export function requireFirmware(choice: UefiFirmwareChoice): NonNullable<UefiFirmwareChoice["firmware"]> {
+  if (choice.firmware) return choice.firmware;
+  throw new ShimError(
+    "HYPERVISOR_UNAVAILABLE",
+    `Cannot boot by UEFI: the host has no firmware for it (${choice.reason})`,
+    {
+      details: {
+        remedy: "install UEFI firmware for QEMU (Debian: ovmf for amd64, qemu-efi-aarch64 for arm64)",
+      },
+    },
+  );
+}

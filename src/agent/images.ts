@@ -1,0 +1,124 @@
+import { ShimError } from "../errors.ts";
+import { isIndexType } from "../image/media_type.ts";
+import { type Digest, shortDigest } from "../image/digest.ts";
+import { type Descriptor, toDescriptor } from "../image/descriptor.ts";
+import { type ImageIndex, parseImageIndex } from "../image/image_index.ts";
+import { parseImageManifest } from "../image/image_manifest.ts";
+import { formatReference, type Reference } from "../image/reference.ts";
+import { describeOffer, offersOf } from "../image/select_manifest.ts";
+import type { AgentContext } from "./agent_context.ts";
+
+/** A cached image, as `images` lists it. */
+export type CachedImage = {
+  readonly reference: string;
+  readonly digest: Digest;
+  /** What the index offers, and of each whether all of it is here. */
+  readonly platforms: readonly {
+    readonly architecture: string | null;
+    readonly variant: string | null;
+    readonly digest: Digest;
+    readonly isComplete: boolean;
+  }[];
+  /** Bytes of the distinct blobs that are here. A blob that two images share counts in both. */
+  readonly sizeBytes: number;
+};
+
+/** The references of the cache, by name. Reads documents, hashes no layer. */
+export async function listImages(context: AgentContext): Promise<CachedImage[]> {
+  const references = await context.content.references();
+  const images: CachedImage[] = [];
+  for (const { name, descriptor } of references.toSorted((a, b) => a.name < b.name ? -1 : 1)) {
+    images.push(await describeImage(context, name, descriptor));
+  }
+  return images;
+}
+
+async function describeImage(context: AgentContext, name: string, root: Descriptor): Promise<CachedImage> {
+  const sizes = new Map<Digest, number>([[root.digest, root.sizeBytes]]);
+  const offers = isIndexType(root.mediaType) ? offersOf(await readIndex(context, root)) : [];
+  const manifests = offers.length > 0 ? offers.map((offer) => offer.descriptor) : [root];
+  const complete = new Map<Digest, boolean>();
+  for (const manifest of manifests) {
+    const held = await heldBlobs(context, manifest);
+    complete.set(manifest.digest, held.isComplete);
+    for (const descriptor of held.descriptors) sizes.set(descriptor.digest, descriptor.sizeBytes);
+  }
+  return {
+    reference: name,
+    digest: root.digest,
+    platforms: manifests.map((manifest) => {
+      const offer = offers.find((each) => each.descriptor.digest === manifest.digest);
+      const described = offer ? describeOffer(offer) : { architecture: null, variant: null };
+      return {
+        architecture: described.architecture,
+        variant: described.variant,
+        digest: manifest.digest,
+        isComplete: complete.get(manifest.digest) ?? false,
+      };
+    }),
+    sizeBytes: [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0),
+  };
+}
+
+async function readIndex(context: AgentContext, root: Descriptor): Promise<ImageIndex> {
+  const { bytes } = await context.content.readDocument(root);
+  return parseImageIndex(bytes, root);
+}
+
+/** What of a manifest is in the cache, itself included. */
+async function heldBlobs(
+  context: AgentContext,
+  manifest: Descriptor,
+): Promise<{ descriptors: Descriptor[]; isComplete: boolean }> {
+  if (!await context.content.hasBlob(manifest)) return { descriptors: [], isComplete: false };
+  const { bytes } = await context.content.readDocument(manifest);
+  const wanted = blobsOf(bytes, manifest);
+  const held: Descriptor[] = [];
+  for (const descriptor of wanted) if (await context.content.hasBlob(descriptor)) held.push(descriptor);
+  return { descriptors: [manifest, ...held], isComplete: held.length === wanted.length };
+}
+
+/** Configuration and layers of a manifest, in order. */
+export function blobsOf(manifestBytes: Uint8Array, manifest: Descriptor): Descriptor[] {
+  const parsed = parseImageManifest(manifestBytes, manifest);
+  return [parsed.config, ...parsed.layers.map(toDescriptor)];
+}
+
+/**
+ * Finds what a cached reference stands for.
+ *
+ * @throws {ShimError} IMAGE_NOT_FOUND
+ */
+export async function requireCached(context: AgentContext, reference: Reference): Promise<Descriptor> {
+  const name = formatReference(reference);
+  const found = (await context.content.references()).find((each) =>
+    reference.digest ? each.descriptor.digest === reference.digest : each.name === name
+  );
+  if (found) return found.descriptor;
+  throw new ShimError("IMAGE_NOT_FOUND", `Cannot find image "${name}" in the cache`, {
+    details: { remedy: `list what is there with: bootshim images; fetch it with: bootshim pull ${name}` },
+  });
+}
+
+/**
+ * Gives a cached image one more name.
+ *
+ * @throws {ShimError} IMAGE_NOT_FOUND
+ */
+export async function tagImage(
+  context: AgentContext,
+  source: Reference,
+  target: Reference,
+): Promise<{ reference: string; digest: Digest }> {
+  const descriptor = await requireCached(context, source);
+  if (target.digest || target.transport !== "docker") {
+    throw new ShimError(
+      "REQUEST_INVALID",
+      `Cannot tag ${shortDigest(descriptor.digest)} as "${
+        formatReference(target)
+      }": must be a name like HOST/REPOSITORY:TAG`,
+    );
+  }
+  await context.content.setReference(formatReference(target), descriptor);
+  return { reference: formatReference(target), digest: descriptor.digest };
+}

@@ -1,0 +1,70 @@
+import type { PreparedBoot } from "../boot/prepared_boot.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { withSource } from "./open_source.ts";
+import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
+import type { PrepareDocument } from "./prepare_document.ts";
+import { type MachineWishes, prepareMachine } from "./prepare_machine.ts";
+import type { OperationOptions } from "./progress.ts";
+import { type PulledImage, pullResolved } from "./pull_image.ts";
+import { type ImageWish, resolveImage } from "./resolve_image.ts";
+
+export type PrepareWish = ImageWish & BootWishes & { readonly machine: MachineWishes | null };
+
+/**
+ * The straight line: reference, manifest, roles, blobs, prepared boot, machine. Each step takes what the one before
+ * gave. Idempotent: done again it changes nothing, transfers nothing and answers the same.
+ *
+ * @throws {ShimError} whatever its steps throw; on any of it the cache holds at worst unreferenced blobs, and there is
+ *   no machine folder
+ */
+export async function prepare(
+  context: AgentContext,
+  wish: PrepareWish,
+  options: OperationOptions = {},
+): Promise<PrepareDocument> {
+  options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
+  const pulled = await withSource(context, wish, async (source) => {
+    const image = await resolveImage(context, wish, { source, signal: options.signal });
+    for (const note of image.notes) context.note(note);
+    requireBootable(image, wish);
+    return await pullResolved(context, image, options);
+  });
+  options.onProgress?.({ phase: "preparing", doneBytes: 0, totalBytes: 0, layers: [] });
+  const boot = await prepareBoot(context, pulled, wish);
+  const machine = wish.machine &&
+    await prepareMachine(context, { pulled, boot, wish, machine: wish.machine }, options);
+  return { ...describePrepared(pulled, boot), machine };
+}
+
+function describePrepared(
+  { image, layers, transferredBytes }: PulledImage,
+  boot: PreparedBoot,
+): Omit<PrepareDocument, "machine"> {
+  return {
+    reference: image.name,
+    digest: image.root.digest,
+    manifestDigest: image.chosen.descriptor.digest,
+    architecture: boot.architecture,
+    variant: boot.variant,
+    cached: transferredBytes === 0,
+    transferredBytes,
+    layers: layers.map(({ role, descriptor, path }) => ({
+      role,
+      mediaType: descriptor.mediaType,
+      digest: descriptor.digest,
+      sizeBytes: descriptor.sizeBytes,
+      path,
+    })),
+    boot: {
+      mode: boot.mode,
+      firmware: boot.firmware,
+      kernel: boot.kernel,
+      initramfs: boot.initramfs,
+      uki: boot.uki,
+      iso: boot.iso,
+      cmdline: boot.cmdline,
+      reason: boot.reason,
+      modes: [...boot.modes],
+    },
+  };
+}

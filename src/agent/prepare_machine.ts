@@ -1,0 +1,224 @@
+import { copyFile, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { BootDisk, PreparedBoot } from "../boot/prepared_boot.ts";
+import { ShimError } from "../errors.ts";
+import { toIoError } from "../host/io_error.ts";
+import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts";
+import type { Acceleration } from "../hypervisor/domain_definition.ts";
+import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
+import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
+import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
+import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
+import { createOverlay } from "../qemu/qemu_img.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { chooseAcceleration, chooseFirmware, requireFirmware } from "./host_facts.ts";
+import type { BootWishes } from "./prepare_boot.ts";
+import { type MachineDisk, type MachineDocument, machineDocument } from "./prepare_document.ts";
+import type { OperationOptions } from "./progress.ts";
+import type { PulledImage } from "./pull_image.ts";
+
+/** What a caller may say about a machine. `null` leaves the choice to us. */
+export type MachineWishes = DomainWishes & {
+  readonly id: string;
+  readonly uuid: string | null;
+  readonly diskSizeBytes: number | null;
+  readonly acceleration: Acceleration | "auto";
+};
+
+type Parts = {
+  readonly pulled: PulledImage;
+  readonly boot: PreparedBoot;
+  readonly wish: BootWishes;
+  readonly machine: MachineWishes;
+};
+
+const DOMAIN_XML_NAME = "domain.xml";
+const CONSOLE_LOG_NAME = "console.log";
+const NVRAM_NAME = "nvram.fd";
+const SECTOR_BYTES = 512;
+
+/**
+ * Makes a machine's folder: disks, NVRAM, definitions and record, complete or absent. The same id with the same wishes
+ * for the same manifest is the same machine; nothing is touched then.
+ *
+ * @throws {ShimError} CONFLICT when the id is taken by a machine of other wishes; REQUEST_INVALID, LIMIT_EXCEEDED,
+ *   NO_SPACE, HYPERVISOR_UNAVAILABLE
+ */
+export async function prepareMachine(
+  context: AgentContext,
+  parts: Parts,
+  options: OperationOptions,
+): Promise<MachineDocument> {
+  const id = parseMachineId(parts.machine.id);
+  const wishes = recordedWishes(parts);
+  const { record } = await context.machines.create(
+    id,
+    async (directory) => await buildMachine(context, { ...parts, id, directory, options }),
+    {
+      signal: options.signal,
+    },
+  );
+  if (!sameWishes(record.wishes, wishes)) throw conflict(id, record.wishes, wishes);
+  return documentOf(record);
+}
+
+/** The document that `prepare` gave for a machine, read from its record. */
+export function documentOf(record: MachineRecord): MachineDocument {
+  return machineDocument.parse(record.document);
+}
+
+/** Everything that makes one machine differ from another; what may change without harm (a tag's new meaning) is not in it. */
+function recordedWishes({ pulled, wish, machine }: Parts): MachineRecord["wishes"] {
+  return {
+    manifestDigest: pulled.image.chosen.descriptor.digest,
+    boot: wish.boot,
+    firmware: wish.firmware,
+    cmdline: wish.cmdline ?? null,
+    appends: [...wish.appends],
+    uuid: machine.uuid,
+    diskSizeBytes: machine.diskSizeBytes,
+    memoryMib: machine.memoryMib,
+    cpus: machine.cpus,
+    acceleration: machine.acceleration,
+    network: { ...machine.network },
+  };
+}
+
+function conflict(id: MachineId, before: MachineRecord["wishes"], now: MachineRecord["wishes"]): ShimError {
+  const differing = Object.keys(now).filter((key) =>
+    JSON.stringify(before[key]) !== JSON.stringify(now[key])
+  );
+  return new ShimError(
+    "CONFLICT",
+    `Cannot prepare machine "${id}": it exists with another ${differing.join(", ")}`,
+    {
+      details: { id, differing, remedy: `choose another id, or give it up with: bootshim release ${id}` },
+    },
+  );
+}
+
+type Building = Parts & {
+  readonly id: MachineId;
+  readonly directory: string;
+  readonly options: OperationOptions;
+};
+
+async function buildMachine(context: AgentContext, building: Building): Promise<MachineRecord> {
+  const { pulled, boot, machine, id, directory, options } = building;
+  const place = context.machines.directoryOf(id);
+  const uuid = machine.uuid ?? randomUUID();
+  const acceleration = await chooseAcceleration(context, {
+    architecture: boot.architecture,
+    acceleration: machine.acceleration,
+    signal: options.signal,
+  });
+  const uefiFirmware = await chooseFirmware(context, boot.architecture);
+  const disks = await makeDisks(building, place);
+  const hasNvram = boot.firmware === "uefi";
+  if (hasNvram) {
+    await copyTemplate(requireFirmware(uefiFirmware).nvramTemplatePath, join(directory, NVRAM_NAME));
+  }
+  const nvram = hasNvram ? join(place, NVRAM_NAME) : null;
+  const definition = defineDomain({
+    boot,
+    machine: { id, uuid, disks, nvramPath: nvram, consoleLogPath: join(place, CONSOLE_LOG_NAME) },
+    wishes: machine,
+    host: { acceleration, uefiFirmware, keepOwnership: context.isRoot },
+  });
+  await writeFile(join(directory, DOMAIN_XML_NAME), renderDomainXml(definition), { flag: "wx" });
+  const document: MachineDocument = {
+    id,
+    uuid,
+    directory: place,
+    disks,
+    nvram,
+    domainXml: join(place, DOMAIN_XML_NAME),
+    qemuCommand: renderQemuCommand(definition),
+  };
+  return {
+    schemaVersion: 1,
+    id,
+    uuid,
+    createdAt: new Date().toISOString(),
+    reference: pulled.image.name,
+    digest: pulled.image.root.digest,
+    manifestDigest: pulled.image.chosen.descriptor.digest,
+    architecture: boot.architecture,
+    wishes: recordedWishes(building),
+    writableFiles: [
+      ...disks.filter((disk) => !disk.readOnly).map((disk) => disk.path.slice(place.length + 1)),
+      ...(hasNvram ? [NVRAM_NAME] : []),
+    ],
+    document,
+  };
+}
+
+async function makeDisks(
+  { boot, machine, directory, options }: Building,
+  place: string,
+): Promise<MachineDisk[]> {
+  if (machine.diskSizeBytes !== null && !boot.disks.some((disk) => !disk.readOnly)) {
+    throw new ShimError(
+      "REQUEST_INVALID",
+      `Cannot make a disk of ${machine.diskSizeBytes} bytes: the image boots without a writable disk`,
+    );
+  }
+  const disks: MachineDisk[] = [];
+  for (const disk of boot.disks) {
+    disks.push(
+      disk.readOnly
+        ? sharedDisk(disk)
+        : await overlayDisk(disk, { directory, place, sizeBytes: machine.diskSizeBytes, options }),
+    );
+  }
+  return disks;
+}
+
+/** A disk nobody writes needs no copy: every machine reads the cached layer. */
+function sharedDisk(disk: BootDisk): MachineDisk {
+  const { role, path, format, serial, virtualSizeBytes } = disk;
+  return { role, path, format, readOnly: true, serial, virtualSizeBytes, method: "shared", backing: null };
+}
+
+type OverlayPlace = {
+  readonly directory: string;
+  readonly place: string;
+  readonly sizeBytes: number | null;
+  readonly options: OperationOptions;
+};
+
+async function overlayDisk(
+  disk: BootDisk,
+  { directory, place, sizeBytes, options }: OverlayPlace,
+): Promise<MachineDisk> {
+  const name = "disk.qcow2";
+  // Disks come in sectors: QEMU gives a raw file that ends within one the rest of it, too.
+  const virtualSizeBytes = Math.ceil((sizeBytes ?? disk.virtualSizeBytes) / SECTOR_BYTES) * SECTOR_BYTES;
+  const overlay = {
+    path: join(directory, name),
+    backingPath: disk.path,
+    backingFormat: disk.format,
+    virtualSizeBytes,
+  };
+  await createOverlay(overlay, { signal: options.signal });
+  return {
+    role: disk.role,
+    path: join(place, name),
+    format: "qcow2",
+    readOnly: false,
+    serial: disk.serial,
+    virtualSizeBytes,
+    method: "overlay",
+    backing: { path: disk.path, format: disk.format },
+  };
+}
+
+async function copyTemplate(from: string, to: string): Promise<void> {
+  try {
+    await copyFile(from, to, constants.COPYFILE_EXCL);
+  } catch (error) {
+    throw toIoError(error, { action: "copy the firmware's variable store", path: from });
+  }
+}

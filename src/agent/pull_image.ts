@@ -1,0 +1,144 @@
+import type { LocalLayer, RoleLayer } from "../boot/prepared_boot.ts";
+import { ShimError } from "../errors.ts";
+import type { Descriptor } from "../image/descriptor.ts";
+import type { Digest } from "../image/digest.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { withSource } from "./open_source.ts";
+import type { OperationOptions, ProgressListener } from "./progress.ts";
+import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
+
+/** An image whose chosen manifest is complete and verified in the cache. */
+export type PulledImage = {
+  readonly image: ResolvedImage;
+  readonly layers: readonly LocalLayer[];
+  /** Bytes that had to come from the source; 0 for a cached image. */
+  readonly transferredBytes: number;
+};
+
+/**
+ * Makes an image complete in the cache: layers and configuration, manifest, index, and last the reference, so that a
+ * crash leaves unreferenced blobs at worst. Doing it again transfers nothing.
+ *
+ * @throws {ShimError} whatever {@link resolveImage} throws; CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH, NO_SPACE, IO_ERROR
+ */
+export async function pullImage(
+  context: AgentContext,
+  wish: ImageWish,
+  options: OperationOptions = {},
+): Promise<PulledImage> {
+  options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
+  return await withSource(context, wish, async (source) => {
+    const image = await resolveImage(context, wish, { source, signal: options.signal });
+    return await pullResolved(context, image, options);
+  });
+}
+
+/** The second half of {@link pullImage}, for callers that decide something between resolving and transferring. */
+export async function pullResolved(
+  context: AgentContext,
+  image: ResolvedImage,
+  options: OperationOptions = {},
+): Promise<PulledImage> {
+  const layerBytes = await pullLayers(context, image, options);
+  for (const document of image.documents) await context.content.ingestBytes(document);
+  await context.content.setReference(image.name, image.root);
+  return {
+    image,
+    layers: image.layers.map((layer) => ({
+      ...layer,
+      path: context.content.blobPath(layer.descriptor.digest),
+    })),
+    transferredBytes: image.transferredBytes + layerBytes,
+  };
+}
+
+/** All missing layers at once; the first failure stops the others and is the one that is told. */
+async function pullLayers(
+  context: AgentContext,
+  image: ResolvedImage,
+  options: OperationOptions,
+): Promise<number> {
+  const missing = await missingBlobs(context, image.layers);
+  const progress = new PullProgress(image.layers, missing, options.onProgress);
+  if (missing.length === 0) return 0;
+  if (!image.source) {
+    throw new ShimError(
+      "IMAGE_NOT_FOUND",
+      `Cannot use image "${image.name}": ${missing.length} of its layers are not in the cache, and pulling is "never"`,
+      {
+        details: { missing: missing.map((each) => each.digest), remedy: `run: bootshim pull ${image.name}` },
+      },
+    );
+  }
+  const source = await image.source();
+  const stop = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
+  const transfers = missing.map(async (descriptor) => {
+    const stream = await source.openBlob(descriptor, { signal });
+    await context.content.ingest(descriptor, stream, {
+      signal,
+      onProgress: (doneBytes) => progress.advance(descriptor.digest, doneBytes),
+    });
+  });
+  let first: unknown;
+  for (const transfer of transfers) {
+    transfer.catch((error: unknown) => {
+      first ??= error;
+      stop.abort(error);
+    });
+  }
+  await Promise.allSettled(transfers);
+  if (first !== undefined) throw first;
+  return missing.reduce((sum, descriptor) => sum + descriptor.sizeBytes, 0);
+}
+
+/** Two roles may share one blob: it is fetched once. */
+async function missingBlobs(context: AgentContext, layers: readonly RoleLayer[]): Promise<Descriptor[]> {
+  const missing = new Map<Digest, Descriptor>();
+  for (const { descriptor } of layers) {
+    if (!missing.has(descriptor.digest) && !await context.content.hasBlob(descriptor)) {
+      missing.set(descriptor.digest, descriptor);
+    }
+  }
+  return [...missing.values()];
+}
+
+/** Adds up what the layers report, for whoever is listening. */
+class PullProgress {
+  readonly #doneBytes = new Map<Digest, number>();
+  readonly #layers: readonly RoleLayer[];
+  readonly #totalBytes: number;
+  readonly #listener: ProgressListener | undefined;
+
+  constructor(
+    layers: readonly RoleLayer[],
+    missing: readonly Descriptor[],
+    listener: ProgressListener | undefined,
+  ) {
+    this.#layers = layers.filter((layer) =>
+      missing.some((descriptor) => descriptor.digest === layer.descriptor.digest)
+    );
+    this.#totalBytes = missing.reduce((sum, descriptor) => sum + descriptor.sizeBytes, 0);
+    this.#listener = listener;
+    if (missing.length > 0) this.#tell();
+  }
+
+  advance(digest: Digest, doneBytes: number): void {
+    this.#doneBytes.set(digest, doneBytes);
+    this.#tell();
+  }
+
+  #tell(): void {
+    this.#listener?.({
+      phase: "pulling",
+      doneBytes: [...this.#doneBytes.values()].reduce((sum, bytes) => sum + bytes, 0),
+      totalBytes: this.#totalBytes,
+      layers: this.#layers.map(({ role, descriptor }) => ({
+        role,
+        digest: descriptor.digest,
+        doneBytes: this.#doneBytes.get(descriptor.digest) ?? 0,
+        totalBytes: descriptor.sizeBytes,
+      })),
+    });
+  }
+}

@@ -1,0 +1,54 @@
+import { randomBytes } from "node:crypto";
+import { ShimError } from "../errors.ts";
+import { parseMachineId } from "../machine/machine_id.ts";
+import { runQemu } from "../qemu/qemu_process.ts";
+import type { AgentContext } from "./agent_context.ts";
+import { prepare, type PrepareWish } from "./prepare.ts";
+import type { PrepareDocument } from "./prepare_document.ts";
+import type { MachineWishes } from "./prepare_machine.ts";
+import type { OperationOptions } from "./progress.ts";
+
+export type RunWish = Omit<PrepareWish, "machine"> & {
+  readonly machine: Omit<MachineWishes, "id">;
+  /** Keep the machine's folder when the guest has ended. */
+  readonly isKept: boolean;
+  readonly timeoutMs: number | undefined;
+  /** Whether the guest's console reads our standard input. */
+  readonly stdin: "inherit" | "ignore";
+};
+
+export type RunOptions = OperationOptions & {
+  /** Told once, before the guest starts. */
+  readonly onPrepared?: (document: PrepareDocument) => void;
+  readonly onConsole: (bytes: Uint8Array) => void | Promise<void>;
+};
+
+/**
+ * Boots an image once, in the foreground, on a machine made for it and thrown away afterwards.
+ *
+ * @returns when the guest powered off; the document of the machine it ran on
+ * @throws {ShimError} whatever `prepare` throws; HYPERVISOR_TIMEOUT, QEMU_FAILED, CANCELLED; the machine is gone then too
+ */
+export async function run(
+  context: AgentContext,
+  wish: RunWish,
+  options: RunOptions,
+): Promise<PrepareDocument> {
+  const id = parseMachineId(`run-${randomBytes(6).toString("hex")}`);
+  const document = await prepare(context, { ...wish, machine: { ...wish.machine, id } }, options);
+  const { machine } = document;
+  if (!machine) throw new ShimError("INTERNAL", `Cannot run machine "${id}": prepare gave none`);
+  try {
+    options.onPrepared?.(document);
+    await runQemu(machine.qemuCommand, {
+      stdin: wish.stdin,
+      onConsole: options.onConsole,
+      timeoutMs: wish.timeoutMs,
+      signal: options.signal,
+      ...(wish.isKept ? { consoleLogPath: `${machine.directory}/console.log` } : {}),
+    });
+    return document;
+  } finally {
+    if (!wish.isKept) await context.machines.remove(id);
+  }
+}

@@ -1,0 +1,71 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { BuildPart } from "../../agent/build_image.ts";
+import type { Environment } from "../../config/settings.ts";
+import { ShimError } from "../../errors.ts";
+import { requireArchitecture, requireVariant } from "../../image/platform.ts";
+
+const FILE_ROLES = ["rootfs", "kernel", "initramfs", "squashfs", "uki", "iso"] as const;
+const KEYS: readonly string[] = ["arch", "variant", "cmdline", ...FILE_ROLES];
+
+/**
+ * Reads one `--config` of `build`: `arch=amd64,kernel=FILE,…`. A value may hold `=`, and a comma written as `,,`.
+ *
+ * @throws {ShimError} REQUEST_INVALID
+ */
+export async function readBuildPart(text: string, environment: Environment): Promise<BuildPart> {
+  const values = splitPairs(text);
+  const path = (value: string) => resolve(environment.workingDirectory, value);
+  const files = FILE_ROLES.flatMap((role): [typeof role, string][] => {
+    const value = values.get(role);
+    return value === undefined ? [] : [[role, path(value)]];
+  });
+  const architecture = values.get("arch");
+  if (architecture === undefined) refuse(text, "it has no arch=, must name the architecture");
+  if (files.length === 0) {
+    refuse(text, `it names no file, must name at least one of ${FILE_ROLES.join(", ")}`);
+  }
+  const commandLineFile = values.get("cmdline");
+  return {
+    architecture: requireArchitecture(architecture),
+    variant: requireVariant(values.get("variant") ?? "virtualization"),
+    commandLine: commandLineFile === undefined ? undefined : await readCommandLine(path(commandLineFile)),
+    files: new Map(files),
+  };
+}
+
+function splitPairs(text: string): Map<string, string> {
+  const values = new Map<string, string>();
+  // A doubled comma is a comma of the value, as in QEMU's options.
+  for (const pair of text.split(/(?<!,),(?!,)/)) {
+    const equals = pair.indexOf("=");
+    const key = equals === -1 ? pair : pair.slice(0, equals);
+    if (equals === -1 || !KEYS.includes(key)) {
+      refuse(
+        text,
+        `${JSON.stringify(pair)} is not one of ${KEYS.map((each) => `${each}=`).join(" ")}`,
+      );
+    }
+    if (values.has(key)) refuse(text, `${key}= stands twice`);
+    values.set(key, pair.slice(equals + 1).replaceAll(",,", ","));
+  }
+  return values;
+}
+
+async function readCommandLine(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    throw new ShimError(
+      "REQUEST_INVALID",
+      `Cannot read command line file "${path}": ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+function refuse(text: string, why: string): never {
+  throw new ShimError("REQUEST_INVALID", `Cannot use --config ${JSON.stringify(text)}: ${why}`, {
+    details: { remedy: "see: bootshim build --help" },
+  });
+}

@@ -1,0 +1,55 @@
+import type { Command } from "commander";
+import prettyBytes from "pretty-bytes";
+import { type InspectedImage, inspectImage } from "../../agent/inspect.ts";
+import { shortDigest } from "../../image/digest.ts";
+import { formatColumns } from "../columns.ts";
+import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
+import { printable } from "../printable.ts";
+import { addImageOptions, imageOptions, imageWishOf, readReference } from "./wish_options.ts";
+
+export function registerInspect(program: Command, composition: Composition): void {
+  const command = program.command("inspect").argument("<ref>", "HOST/REPOSITORY:TAG or oci:DIR:TAG")
+    .description("show what an image offers, what would be chosen and how it would boot; fetches no layer");
+  addImageOptions(command);
+  command.action(async (text: string) => {
+    const invocation = await beginInvocation(command, composition);
+    const context = await invocation.openContext();
+    const image = imageWishOf(
+      context,
+      readReference(text, invocation.environment),
+      readOptions(command, imageOptions),
+    );
+    const wish = { ...image, boot: "auto" as const, firmware: "auto" as const };
+    invocation.print(await inspectImage(context, wish, { signal: invocation.signal }), formatInspected);
+  });
+}
+
+function formatInspected(image: InspectedImage): string {
+  const entries = image.entries.map((entry) =>
+    [
+      entry.isChosen ? "->" : "",
+      entry.architecture ?? "any",
+      entry.os ?? "any",
+      entry.variant ?? "unstated",
+      entry.digest,
+    ].map(printable)
+  );
+  const layers = image.layers.map((layer) => [
+    layer.role,
+    prettyBytes(layer.sizeBytes, { binary: true }),
+    shortDigest(layer.digest),
+    layer.isCached ? "cached" : "not cached",
+    printable(layer.mediaType),
+  ]);
+  const modes = image.modes.map((mode) => [mode.mode, mode.possible ? "yes" : "no", printable(mode.why)]);
+  return [
+    `reference  ${printable(image.reference)}\n`,
+    `digest     ${image.digest}\n`,
+    `manifest   ${image.manifestDigest}\n`,
+    `cmdline    ${printable((image.commandLine ?? "").trimEnd())}`.trimEnd() + "\n\n",
+    formatColumns(["", "ARCHITECTURE", "OS", "VARIANT", "MANIFEST"], entries) + "\n",
+    formatColumns(["ROLE", "SIZE", "DIGEST", "CACHE", "MEDIA TYPE"], layers) + "\n",
+    formatColumns(["BOOT", "POSSIBLE", "WHY"], modes),
+    ...image.notes.map((note) => `note: ${printable(note)}\n`),
+  ].join("");
+}

@@ -1,0 +1,84 @@
+import type { Command } from "commander";
+import prettyBytes from "pretty-bytes";
+import { z } from "zod";
+import { prepare } from "../../agent/prepare.ts";
+import type { PrepareDocument } from "../../agent/prepare_document.ts";
+import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
+import {
+  addBootOptions,
+  addImageOptions,
+  addMachineOptions,
+  bootOptions,
+  bootWishesOf,
+  imageOptions,
+  imageWishOf,
+  machineOptions,
+  machineWishesOf,
+  readReference,
+} from "./wish_options.ts";
+
+const options = imageOptions.extend(bootOptions.shape).extend(machineOptions.shape).extend({
+  machine: z.string().optional(),
+});
+
+export function registerPrepare(program: Command, composition: Composition): void {
+  const command = program.command("prepare").argument("<ref>", "HOST/REPOSITORY:TAG or oci:DIR:TAG")
+    .description(
+      "pull what is missing, verify it, decide the boot; with --machine also make that machine's disk and definitions",
+    )
+    .option("--machine <id>", "make this machine's disk, domain XML and QEMU command");
+  addMachineOptions(addBootOptions(addImageOptions(command)));
+  command.addHelpText(
+    "after",
+    `
+Examples:
+  bootshim prepare registry.example.org/os/linux:1 --machine vm-1 --disk-size 20GiB
+  bootshim prepare oci:./layout:1 -o json | jq .boot
+  bootshim prepare registry.example.org/os/linux:1 --boot kernel --append console=ttyS0`,
+  );
+  command.action(async (text: string) => {
+    const invocation = await beginInvocation(command, composition);
+    const given = readOptions(command, options);
+    const context = await invocation.openContext();
+    const wish = {
+      ...imageWishOf(context, readReference(text, invocation.environment), given),
+      ...bootWishesOf(given),
+      machine: given.machine === undefined ? null : machineWishesOf(given.machine, given),
+    };
+    const document = await invocation.withProgress((onProgress) =>
+      prepare(context, wish, { signal: invocation.signal, onProgress })
+    );
+    invocation.print(document, formatPrepared);
+  });
+}
+
+function formatPrepared(document: PrepareDocument): string {
+  const { boot, machine } = document;
+  const lines: [string, string][] = [
+    ["reference", document.reference],
+    ["digest", document.digest],
+    ["manifest", `${document.manifestDigest} (${document.architecture}, ${document.variant})`],
+    [
+      "transferred",
+      document.cached
+        ? "0 bytes (cached)"
+        : `${document.transferredBytes} bytes (${prettyBytes(document.transferredBytes, { binary: true })})`,
+    ],
+    ...document.layers.map((layer): [string, string] => [layer.role, layer.path]),
+    ["boot", `${boot.mode}, firmware ${boot.firmware}; ${boot.reason}`],
+    ["cmdline", boot.cmdline],
+  ];
+  if (machine) {
+    lines.push(["machine", `${machine.id} (${machine.uuid})`]);
+    for (const disk of machine.disks) {
+      lines.push([
+        "disk",
+        `${disk.path} (${disk.format}, ${disk.method}, ${
+          prettyBytes(disk.virtualSizeBytes, { binary: true })
+        })`,
+      ]);
+    }
+    lines.push(["domain XML", machine.domainXml]);
+  }
+  return lines.map(([name, value]) => `${name.padEnd(12)} ${value}`.trimEnd() + "\n").join("");
+}

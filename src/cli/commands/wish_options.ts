@@ -1,0 +1,125 @@
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import { z } from "zod";
+import type { AgentContext } from "../../agent/agent_context.ts";
+import type { BootWishes } from "../../agent/prepare_boot.ts";
+import type { MachineWishes } from "../../agent/prepare_machine.ts";
+import { parseSize } from "../../agent/quantity.ts";
+import type { ImageWish } from "../../agent/resolve_image.ts";
+import type { Environment } from "../../config/settings.ts";
+import { ShimError } from "../../errors.ts";
+import { requireArchitecture, requireVariant } from "../../image/platform.ts";
+import { parseReference, type Reference } from "../../image/reference.ts";
+
+/** Reads a reference as the user typed it; a layout folder is taken relative to the working directory. */
+export function readReference(text: string, environment: Environment): Reference {
+  const reference = parseReference(text);
+  if (reference.transport === "docker") return reference;
+  return { ...reference, directory: resolve(environment.workingDirectory, reference.directory) };
+}
+
+export function addImageOptions(command: Command): Command {
+  return command
+    .option("--arch <word>", "architecture: amd64, arm64 (default: the host's)")
+    .option("--variant <word>", "variant: virtualization, metal", "virtualization")
+    .option("--pull <policy>", "missing, always or never", "missing");
+}
+
+export const imageOptions = z.object({
+  arch: z.string().optional(),
+  variant: z.string(),
+  pull: z.enum(["missing", "always", "never"]),
+});
+
+export function imageWishOf(
+  context: AgentContext,
+  reference: Reference,
+  options: z.infer<typeof imageOptions>,
+): ImageWish {
+  return {
+    reference,
+    architecture: options.arch === undefined ? context.hostArchitecture : requireArchitecture(options.arch),
+    variant: requireVariant(options.variant),
+    pull: options.pull,
+  };
+}
+
+export function addBootOptions(command: Command): Command {
+  return command
+    .option("--boot <mode>", "auto, disk or kernel", "auto")
+    .option("--firmware <kind>", "auto, bios or uefi", "auto")
+    .option("--cmdline <text>", "kernel command line, in place of the image's")
+    .option(
+      "--append <KEY[=VALUE]>",
+      "replace or add one kernel parameter (repeatable)",
+      (value: string, before: string[]) => [...before, value],
+      [],
+    );
+}
+
+export const bootOptions = z.object({
+  boot: z.enum(["auto", "disk", "kernel", "uki", "iso"]),
+  firmware: z.enum(["auto", "bios", "uefi"]),
+  cmdline: z.string().optional(),
+  append: z.array(z.string()),
+});
+
+export function bootWishesOf(options: z.infer<typeof bootOptions>): BootWishes {
+  return {
+    boot: options.boot,
+    firmware: options.firmware,
+    cmdline: options.cmdline,
+    appends: options.append,
+  };
+}
+
+export function addMachineOptions(command: Command): Command {
+  return command
+    .option("--disk-size <size>", "size of the machine's disk, such as 20GiB; grows, never shrinks")
+    .option("--memory <size>", "memory", "1GiB")
+    .option("--cpus <n>", "processors", "1")
+    .option("--accel <kind>", "auto, kvm or tcg", "auto")
+    .option("--network <name>", "none, user, or the name of a libvirt network", "user")
+    .option("--uuid <uuid>", "the machine's UUID (default: drawn at random)");
+}
+
+export const machineOptions = z.object({
+  diskSize: z.string().optional(),
+  memory: z.string(),
+  cpus: z.string(),
+  accel: z.enum(["auto", "kvm", "tcg"]),
+  network: z.string().min(1),
+  uuid: z.uuid().transform((uuid) => uuid.toLowerCase()).optional(),
+});
+
+const BYTES_PER_MIB = 2 ** 20;
+
+export function machineWishesOf(id: string, options: z.infer<typeof machineOptions>): MachineWishes {
+  const memoryBytes = parseSize(options.memory, "--memory");
+  if (memoryBytes === 0 || memoryBytes % BYTES_PER_MIB !== 0) {
+    throw new ShimError(
+      "REQUEST_INVALID",
+      `Cannot use --memory "${options.memory}": ${memoryBytes} bytes, must be a positive multiple of 1 MiB`,
+    );
+  }
+  if (!/^[1-9][0-9]{0,3}$/.test(options.cpus)) {
+    throw new ShimError(
+      "REQUEST_INVALID",
+      `Cannot use --cpus ${JSON.stringify(options.cpus)}: must be a whole number from 1`,
+    );
+  }
+  return {
+    id,
+    uuid: options.uuid ?? null,
+    diskSizeBytes: options.diskSize === undefined ? null : parseSize(options.diskSize, "--disk-size"),
+    memoryMib: memoryBytes / BYTES_PER_MIB,
+    cpus: Number(options.cpus),
+    acceleration: options.accel,
+    network: networkOf(options.network),
+  };
+}
+
+function networkOf(word: string): MachineWishes["network"] {
+  if (word === "none" || word === "user") return { kind: word };
+  return { kind: "network", name: word };
+}

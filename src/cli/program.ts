@@ -1,0 +1,94 @@
+import { Command, CommanderError } from "commander";
+import { ShimError } from "../errors.ts";
+import { registerDefinitionCommands } from "./commands/definition_commands.ts";
+import { registerDoctor } from "./commands/doctor_command.ts";
+import { registerImageCommands } from "./commands/image_commands.ts";
+import { registerInspect } from "./commands/inspect_command.ts";
+import { registerMachineCommands } from "./commands/machine_commands.ts";
+import { registerPrepare } from "./commands/prepare_command.ts";
+import { registerRun } from "./commands/run_command.ts";
+import type { Composition } from "./invocation.ts";
+import { addGlobalOptions } from "./global_options.ts";
+import { formatError } from "./report_error.ts";
+import { VERSION } from "./version.ts";
+
+/**
+ * Runs one command.
+ *
+ * @param argv the words after the program's name
+ * @returns the exit code: 0, or that of the error's code
+ */
+export async function runProgram(argv: readonly string[], composition: Composition): Promise<number> {
+  const { terminal } = composition;
+  const program = makeProgram(composition);
+  try {
+    await program.parseAsync([...argv], { from: "user" });
+    return 0;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
+    const error = thrown instanceof CommanderError ? usageError(thrown) : thrown;
+    // The flags may be what was wrong, so the style of the report is looked up in argv itself.
+    const style = { format: wantsJson(argv) ? "json" : "text", isDebug: wantsDebug(argv) } as const;
+    terminal.writeError(formatError(error, style));
+    return error instanceof ShimError ? error.exitCode : 70;
+  }
+}
+
+function makeProgram(composition: Composition): Command {
+  const { terminal } = composition;
+  const program = new Command("bootshim")
+    .description("Turns an operating-system image in an OCI registry into something a hypervisor can boot.")
+    .version(VERSION, "--version", "print the version")
+    // Otherwise the program would take `build --config` for its own.
+    .enablePositionalOptions()
+    .exitOverride()
+    .configureOutput({
+      writeOut: terminal.writeOut,
+      // What commander would print of an error is thrown as well, and told once, in our form.
+      writeErr: () => {},
+      getOutHasColors: () => false,
+    });
+  addGlobalOptions(program, { isProgram: true });
+  registerPrepare(program, composition);
+  registerRun(program, composition);
+  registerInspect(program, composition);
+  registerImageCommands(program, composition);
+  registerDefinitionCommands(program, composition);
+  registerMachineCommands(program, composition);
+  registerDoctor(program, composition);
+  program.command("version").description("print the version").action(() => terminal.writeOut(`${VERSION}\n`));
+  for (const command of program.commands) addGlobalOptions(command, { isProgram: false });
+  program.addHelpText(
+    "after",
+    `
+Examples:
+  bootshim inspect registry.example.org/os/linux:1
+  bootshim prepare registry.example.org/os/linux:1 --machine vm-1
+  bootshim run oci:./layout:1`,
+  );
+  return program;
+}
+
+function usageError(error: CommanderError): ShimError {
+  const message = error.code === "commander.help"
+    ? "no command was given"
+    : error.message.replace(/^error: /, "").split("\n")[0];
+  return new ShimError("REQUEST_INVALID", `Cannot read the command line: ${message}`, {
+    cause: error,
+    details: { remedy: "see: bootshim help" },
+  });
+}
+
+function wantsJson(argv: readonly string[]): boolean {
+  return argv.some((word, index) =>
+    ["-ojson", "--output=json"].includes(word) ||
+    (["-o", "--output"].includes(word) && argv[index + 1] === "json")
+  );
+}
+
+function wantsDebug(argv: readonly string[]): boolean {
+  return argv.some((word, index) =>
+    /^--log-level=(debug|trace)$/.test(word) ||
+    (word === "--log-level" && /^(debug|trace)$/.test(argv[index + 1] ?? ""))
+  );
+}

@@ -1,0 +1,99 @@
+import { MultiBar, type SingleBar } from "cli-progress";
+import prettyBytes from "pretty-bytes";
+import type { Progress, ProgressListener } from "../agent/progress.ts";
+import { shortDigest } from "../image/digest.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Without a terminal, at most one plain line in this time. */
+const PLAIN_INTERVAL_MS = 5000;
+
+export type ProgressView = { readonly listen: ProgressListener; readonly close: () => void };
+
+/** Bars on a terminal, plain lines elsewhere, nothing when quiet. `close` must be called whatever happens. */
+export function openProgressView(
+  terminal: Terminal,
+  options: { isQuiet: boolean; hasBars: boolean },
+): ProgressView {
+  if (options.isQuiet) return { listen: () => {}, close: () => {} };
+  return terminal.isErrorTerminal && options.hasBars ? openBars() : openPlainLines(terminal);
+}
+
+function bytes(count: number): string {
+  return prettyBytes(count, { binary: true });
+}
+
+function rate(doneBytes: number, startedMs: number): number {
+  return doneBytes / Math.max(0.001, (performance.now() - startedMs) / 1000);
+}
+
+function remaining(progress: { doneBytes: number; totalBytes: number }, startedMs: number): string {
+  const seconds = (progress.totalBytes - progress.doneBytes) /
+    Math.max(1, rate(progress.doneBytes, startedMs));
+  return progress.doneBytes === 0 ? "--" : `${Math.ceil(seconds)} s`;
+}
+
+function openBars(): ProgressView {
+  const startedMs = performance.now();
+  const bars = new Map<string, SingleBar>();
+  // cli-progress draws on stderr by default, and leaves the cursor alone when asked to.
+  const view = new MultiBar({
+    format: "{name} [{bar}] {percentage}% {done}/{size} {rate}/s {left}",
+    hideCursor: true,
+    stopOnComplete: false,
+    clearOnComplete: false,
+    barsize: 24,
+    fps: 8,
+    linewrap: false,
+    barCompleteChar: "=",
+    barIncompleteChar: " ",
+  });
+  return {
+    listen: (progress) => {
+      for (const layer of progress.layers) {
+        const name = layer.role.padEnd(9);
+        const payload = {
+          name,
+          done: bytes(layer.doneBytes),
+          size: bytes(layer.totalBytes),
+          rate: bytes(rate(layer.doneBytes, startedMs)),
+          left: layer.doneBytes === layer.totalBytes ? "done" : remaining(layer, startedMs),
+        };
+        const key = `${layer.role} ${layer.digest}`;
+        const bar = bars.get(key) ?? view.create(layer.totalBytes, 0, payload);
+        bars.set(key, bar);
+        bar.update(layer.doneBytes, payload);
+      }
+    },
+    close: () => view.stop(),
+  };
+}
+
+function openPlainLines(terminal: Terminal): ProgressView {
+  const startedMs = performance.now();
+  let lastMs = startedMs;
+  let hasLine = false;
+  let last: Progress | undefined;
+  const print = (progress: Progress) => {
+    const percent = Math.floor(100 * progress.doneBytes / Math.max(1, progress.totalBytes));
+    const speed = `${bytes(rate(progress.doneBytes, startedMs))}/s`;
+    const layers = progress.layers.map((layer) => `${layer.role} ${shortDigest(layer.digest)}`).join(", ");
+    terminal.writeError(
+      `${progress.phase} ${percent}% ${bytes(progress.doneBytes)} of ${
+        bytes(progress.totalBytes)
+      }, ${speed}, ${remaining(progress, startedMs)} left (${layers})\n`,
+    );
+    lastMs = performance.now();
+    hasLine = true;
+  };
+  return {
+    listen: (progress) => {
+      if (progress.phase !== "pulling") return;
+      last = progress;
+      if (performance.now() - lastMs >= PLAIN_INTERVAL_MS) print(progress);
+    },
+    // A short transfer gets one line, at its end.
+    close: () => {
+      if (last && !hasLine) print(last);
+    },
+  };
+}

@@ -1,0 +1,2 @@
+/** The one place of the version; a test compares it with package.json. */
+export const VERSION = "0.1.0";

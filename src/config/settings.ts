@@ -1,0 +1,128 @@
+/**
+ * @module config: what the user may set, from which place, and its default. Reads one TOML file; imports nothing but
+ * errors. Precedence, strongest first: command line, environment, file, default.
+ */
+import { readFile } from "node:fs/promises";
+import { isAbsolute, resolve } from "node:path";
+import { parse, TomlError } from "smol-toml";
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+
+/** The configuration file. Strict: a misspelt key is an error, not a setting that silently does nothing. */
+const fileSchema = z.strictObject({
+  /** Where images and machines are kept. */
+  root: z.string().startsWith("/", "must be an absolute path").optional(),
+  registry: z.strictObject({
+    /** `HOST[:PORT]` of registries that may be spoken to in plain HTTP. Loopback always may. */
+    insecure: z.array(z.string()).default([]),
+  }).prefault({}),
+  libvirt: z.strictObject({
+    /** The libvirt connection of define, start and the like. */
+    connect: z.string().optional(),
+  }).prefault({}),
+});
+
+export type Settings = {
+  /** Absolute. */
+  readonly rootDirectory: string;
+  readonly insecureRegistries: readonly string[];
+  readonly libvirtUri: string;
+};
+
+/** What `main.ts` read from the process; everything else is handed on from here. */
+export type Environment = {
+  readonly isRoot: boolean;
+  readonly homeDirectory: string;
+  readonly variables: Readonly<Record<string, string | undefined>>;
+  readonly workingDirectory: string;
+};
+
+export type SettingFlags = {
+  readonly root?: string | undefined;
+  readonly config?: string | undefined;
+  readonly connect?: string | undefined;
+};
+
+/**
+ * The settings in force. A variable that is set to nothing counts as not set; so does, as the XDG specification asks, a
+ * base directory that is not absolute.
+ *
+ * @throws {ShimError} CONFIG_INVALID; the message names file, line and key. A file that was asked for must exist, the
+ *   default one need not.
+ */
+export async function loadSettings(flags: SettingFlags, environment: Environment): Promise<Settings> {
+  const { variables, isRoot, homeDirectory, workingDirectory } = environment;
+  const asked = flags.config ?? (variables["BOOTSHIM_CONFIG"] || undefined);
+  const configHome = absoluteOf(variables["XDG_CONFIG_HOME"]) ?? `${homeDirectory}/.config`;
+  const path = asked ?? (isRoot ? "/etc/bootshim/config.toml" : `${configHome}/bootshim/config.toml`);
+  const file = await readConfigFile(path, asked !== undefined);
+  const dataHome = absoluteOf(variables["XDG_DATA_HOME"]) ?? `${homeDirectory}/.local/share`;
+  const root = flags.root ?? (variables["BOOTSHIM_ROOT"] || undefined) ?? file.root;
+  return {
+    rootDirectory: resolve(workingDirectory, root ?? (isRoot ? "/var/lib/bootshim" : `${dataHome}/bootshim`)),
+    insecureRegistries: file.registry.insecure,
+    libvirtUri: flags.connect ?? file.libvirt.connect ?? (isRoot ? "qemu:///system" : "qemu:///session"),
+  };
+}
+
+function absoluteOf(path: string | undefined): string | undefined {
+  return path !== undefined && isAbsolute(path) ? path : undefined;
+}
+
+async function readConfigFile(path: string, mustExist: boolean): Promise<z.infer<typeof fileSchema>> {
+  let text = "";
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    const isMissing = error instanceof Error && "code" in error && error.code === "ENOENT";
+    if (mustExist || !isMissing) {
+      throw new ShimError(
+        "CONFIG_INVALID",
+        `Cannot read configuration "${path}": ${error instanceof Error ? error.message : String(error)}`,
+        { cause: error },
+      );
+    }
+  }
+  let document: unknown;
+  try {
+    document = parse(text);
+  } catch (error) {
+    const where = error instanceof TomlError ? ` line ${error.line}` : "";
+    const why = error instanceof Error ? error.message.split("\n")[0] : String(error);
+    throw new ShimError("CONFIG_INVALID", `Cannot read configuration "${path}"${where}: ${why}`, {
+      cause: error,
+    });
+  }
+  const result = fileSchema.safeParse(document);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const keys = issue?.code === "unrecognized_keys" ? issue.keys : [];
+  const key = [...(issue?.path ?? []), ...keys.slice(0, 1)].map(String).join(".");
+  const line = lineOfKey(text, key);
+  throw new ShimError(
+    "CONFIG_INVALID",
+    `Cannot use configuration "${path}"${line ? ` line ${line}` : ""}: key "${key}", ${
+      issue?.message ?? "is not valid"
+    }`,
+    {
+      cause: result.error,
+      details: { path, key, ...(line ? { line } : {}) },
+    },
+  );
+}
+
+/**
+ * Where a key is written, or else the nearest table around it. TOML parsers keep no positions of values; the words of the
+ * key are looked for as text, the last first.
+ */
+function lineOfKey(text: string, key: string): number | undefined {
+  // What a line sets or opens: `a.b = 1`, `[a.b]`, `[[a.b]]`, quoted or not.
+  const heads = text.split("\n").map((line) =>
+    line.replaceAll(/[[\s"']/g, "").split(/[=\]#]/)[0]?.split(".")
+  );
+  for (const word of key.split(".").reverse()) {
+    const index = heads.findIndex((head) => head?.includes(word));
+    if (index !== -1) return index + 1;
+  }
+  return undefined;
+}

@@ -1,0 +1,361 @@
+/**
+ * @module content: the cache, an OCI image layout under ROOT/images that skopeo and oras can read and whose
+ *   blobs are the very files QEMU opens; and, read-only, the layouts of others (`layout_source.ts`).
+ *
+ * May import `errors.ts`, `image/`, `boot/` types and `host/`. Invariants: a file under `blobs/` hashes to
+ * its name, from its first moment on; `index.json` is always a whole document; a reference is only set on a
+ * blob that is there; nobody but this user and QEMU's group can read anything. Several processes may use one
+ * root at once. Files that were tampered with are reported, never deleted.
+ */
+import { dirname, resolve } from "node:path";
+import type { ByteWindow } from "../boot/byte_window.ts";
+import { ShimError } from "../errors.ts";
+import { type Access, type DirectorySync, setAccess, syncDirectory } from "../host/durable.ts";
+import {
+  effectiveUserId,
+  type FileStatus,
+  type FileSystem,
+  nodeFileSystem,
+  type OpenFile,
+} from "../host/file_system.ts";
+import { withLock } from "../host/flock.ts";
+import { toIoError, withIoErrors } from "../host/io_error.ts";
+import type { Descriptor } from "../image/descriptor.ts";
+import { type Digest } from "../image/digest.ts";
+import type { VerifiedDocument } from "../image/image_source.ts";
+import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
+import { verifyBytes } from "../image/verification.ts";
+import { blobCorrupt, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
+import { describeFile, openUserFile } from "./user_file.ts";
+import { ingestBlob, type IngestOptions } from "./ingest.ts";
+import { ReferenceIndex, type StoredReference } from "./reference_index.ts";
+import {
+  blobPathIn,
+  LOCK_TIMEOUT_MS,
+  openLayout,
+  type StorePaths,
+  storePaths,
+  sweepIngest,
+} from "./store_layout.ts";
+
+export type ContentStoreOptions = {
+  /** The root; made with its parents when missing. */
+  readonly rootDirectory: string;
+  /** Whose members may read blobs (`qemuGroupId()`); null: nobody but this user. */
+  readonly groupId: number | null;
+  readonly fileSystem?: FileSystem;
+  /** Told once when this file system cannot make a rename survive a power loss. */
+  readonly onWarning?: ((message: string) => void) | undefined;
+};
+
+/** One window read takes no more than this, so that a recogniser cannot fill the memory. */
+const MAX_WINDOW_BYTES = 4 * 1024 * 1024;
+
+export class ContentStore {
+  readonly #paths: StorePaths;
+  readonly #blobAccess: Access;
+  readonly #fileSystem: FileSystem;
+  readonly #index: ReferenceIndex;
+  #onWarning: ContentStoreOptions["onWarning"];
+
+  private constructor(paths: StorePaths, fileSystem: FileSystem, options: ContentStoreOptions) {
+    this.#paths = paths;
+    this.#fileSystem = fileSystem;
+    this.#blobAccess = { mode: options.groupId === null ? 0o400 : 0o440, groupId: options.groupId };
+    this.#index = new ReferenceIndex(paths, fileSystem);
+    this.#onWarning = options.onWarning;
+  }
+
+  /**
+   * Makes or takes the cache under a root, forces owner, group and modes, and removes what killed ingests
+   * left.
+   *
+   * @throws {ShimError} CACHE_LAYOUT_INVALID when a directory is a link, is another user's or can be written
+   *   by others, when the root holds other files, or when the layout is of another version or incomplete;
+   *   LOCK_TIMEOUT, NO_SPACE, BUSY, IO_ERROR
+   */
+  static async open(options: ContentStoreOptions): Promise<ContentStore> {
+    const { rootDirectory, groupId, fileSystem = nodeFileSystem } = options;
+    const paths = storePaths(resolve(rootDirectory));
+    await withIoErrors({ action: "open the cache", path: paths.root }, async () => {
+      await openLayout(paths, { groupId, fileSystem });
+      await sweepIngest(paths, fileSystem);
+    });
+    return new ContentStore(paths, fileSystem, options);
+  }
+
+  /** Absolute path of the image layout, for messages and for other tools. */
+  get layoutDirectory(): string {
+    return this.#paths.images;
+  }
+
+  /**
+   * Where a blob lies or would lie, absolute. Says nothing about whether it is there: see {@link locateBlob}.
+   */
+  blobPath(digest: Digest): string {
+    return blobPathIn(this.#paths.blobs, digest);
+  }
+
+  /**
+   * Whether a blob is there and usable: a regular file of ours with the right size, writable by nobody else.
+   * Its bytes are not hashed. One that is there and damaged counts as missing, so that pulling again replaces
+   * it.
+   *
+   * @throws {ShimError} BUSY, IO_ERROR
+   */
+  async hasBlob(descriptor: Descriptor): Promise<boolean> {
+    try {
+      await this.locateBlob(descriptor);
+      return true;
+    } catch (error) {
+      if (
+        error instanceof ShimError && (error.code === "IMAGE_NOT_FOUND" || error.code === "CONTENT_CORRUPT")
+      ) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * The absolute path of a blob that passes {@link hasBlob}'s checks now; to be asked on every use. Its group
+   * and bits are put right: QEMU may have come to this host after the blob did.
+   *
+   * @throws {ShimError} IMAGE_NOT_FOUND; CONTENT_CORRUPT, naming what is wrong; BUSY, IO_ERROR
+   */
+  async locateBlob(descriptor: Descriptor): Promise<string> {
+    const { mode, groupId } = this.#blobAccess;
+    return await this.#withBlob(descriptor, async (file) => {
+      const status = await file.status();
+      const isExact = status.mode === mode && (groupId === null || status.groupId === groupId);
+      if (!isExact) await setAccess(file, this.#blobAccess);
+      return this.blobPath(descriptor.digest);
+    });
+  }
+
+  /**
+   * Takes a blob in. When this resolves, the blob is there, verified and durable, whoever stored it; when it
+   * rejects, the cache is as before and no partial file is left. The stream is used up or cancelled in every
+   * case.
+   *
+   * @throws {ShimError} CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH; NO_SPACE, before the first byte when
+   *   the blob as a whole does not fit; CANCELLED; LOCK_TIMEOUT, BUSY, IO_ERROR; the stream's own failure
+   *   passes unless it is a bare errno
+   */
+  async ingest(
+    descriptor: Descriptor,
+    stream: ReadableStream<Uint8Array>,
+    options: IngestOptions = {},
+  ): Promise<void> {
+    const { digest } = descriptor;
+    const fileSystem = this.#fileSystem;
+    const blobDirectory = dirname(this.blobPath(digest));
+    const place = {
+      ingestDirectory: this.#paths.ingest,
+      blobDirectory,
+      access: this.#blobAccess,
+      fileSystem,
+    };
+    const lock = { mode: "shared", timeoutMs: LOCK_TIMEOUT_MS, signal: options.signal, fileSystem } as const;
+    await withIoErrors({ action: `ingest blob "${digest}"`, path: this.blobPath(digest) }, async () => {
+      try {
+        if (await this.hasBlob(descriptor)) {
+          // Whoever stored it may not have come to this step yet.
+          this.#note(await syncDirectory(blobDirectory, fileSystem));
+          return;
+        }
+        await withLock(this.#paths.ingestLock, lock, async () => {
+          this.#note(await ingestBlob(descriptor, stream, { ...place, ...options }));
+        });
+      } finally {
+        // Still unlocked only when the transaction did not begin. Not waited for: a source may take its time
+        // to let go, and a failed one has nothing to cancel.
+        if (!stream.locked) stream.cancel().catch(() => {});
+      }
+    });
+  }
+
+  /** {@link ingest} for a manifest or an index, which are in memory already. */
+  async ingestBytes(document: VerifiedDocument, options: IngestOptions = {}): Promise<void> {
+    const { descriptor, bytes } = document;
+    const stream = new ReadableStream<Uint8Array>({
+      start(controller) {
+        if (bytes.length > 0) controller.enqueue(bytes);
+        controller.close();
+      },
+    });
+    await this.ingest(descriptor, stream, options);
+  }
+
+  /**
+   * A small blob, whole and verified anew: the disk may have changed since.
+   *
+   * @throws {ShimError} MANIFEST_TOO_LARGE over 4 MiB; IMAGE_NOT_FOUND; CONTENT_CORRUPT; BUSY, IO_ERROR
+   */
+  async readDocument(descriptor: Descriptor): Promise<VerifiedDocument> {
+    const { digest, sizeBytes } = descriptor;
+    if (sizeBytes > MAX_DOCUMENT_BYTES) {
+      throw new ShimError(
+        "MANIFEST_TOO_LARGE",
+        `Cannot read "${digest}": it has ${sizeBytes} bytes, limit is ${MAX_DOCUMENT_BYTES} bytes`,
+      );
+    }
+    const bytes = await this.#withBlob(descriptor, (file) => readUpTo(file, sizeBytes));
+    try {
+      verifyBytes(descriptor, bytes);
+    } catch (error) {
+      throw blobCorrupt(digest, {
+        path: this.blobPath(digest),
+        why: "its bytes are not what its name says",
+        cause: error,
+      });
+    }
+    return { descriptor, bytes };
+  }
+
+  /**
+   * A blob's bytes from the start, for pushing it on; not hashed on the way, because whoever receives them
+   * checks. The stream must be read to its end or cancelled: it holds an open file.
+   *
+   * @throws {ShimError} IMAGE_NOT_FOUND, CONTENT_CORRUPT; BUSY, IO_ERROR, which the stream may fail with, too
+   */
+  async openBlob(descriptor: Descriptor): Promise<ReadableStream<Uint8Array>> {
+    const { digest, sizeBytes } = descriptor;
+    const path = this.blobPath(digest);
+    const context = { action: `read blob "${digest}"`, path };
+    return await withIoErrors(context, async () => {
+      const flawOf = (status: FileStatus) => flawOfOwnBlob(status, descriptor);
+      const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
+      return streamBlob(file, {
+        maxBytes: sizeBytes,
+        beforeRead: () => {},
+        translate: (error) => toIoError(error, context),
+      });
+    });
+  }
+
+  /**
+   * Takes a file of the user's in as a blob. It is read twice: a blob's name must be known before it is
+   * stored, and what is stored is checked against that name, so a file that changes meanwhile is refused.
+   *
+   * @returns its descriptor
+   * @throws {ShimError} REQUEST_INVALID when the file cannot be read; otherwise as {@link ingest}
+   */
+  async ingestFile(
+    path: string,
+    options: IngestOptions & { readonly mediaType: string },
+  ): Promise<Descriptor> {
+    const { mediaType, ...rest } = options;
+    const descriptor = await describeFile(path, { mediaType, fileSystem: this.#fileSystem });
+    await this.ingest(descriptor, await openUserFile(path, { fileSystem: this.#fileSystem }), rest);
+    return descriptor;
+  }
+
+  /**
+   * A window onto a blob for the format recognisers. Each read opens the blob anew, so there is nothing to
+   * close.
+   *
+   * A read throws {ShimError} IMAGE_NOT_FOUND, CONTENT_CORRUPT, BUSY, IO_ERROR; LIMIT_EXCEEDED over 4 MiB.
+   */
+  blobWindow(descriptor: Descriptor): ByteWindow {
+    const { digest, sizeBytes } = descriptor;
+    return {
+      sizeBytes,
+      read: async (offsetBytes, lengthBytes) => {
+        const length = Math.max(0, Math.min(lengthBytes, sizeBytes - offsetBytes));
+        if (length > MAX_WINDOW_BYTES) {
+          throw new ShimError(
+            "LIMIT_EXCEEDED",
+            `Cannot read ${length} bytes of blob "${digest}" at once: limit is ${MAX_WINDOW_BYTES} bytes`,
+          );
+        }
+        return await this.#withBlob(descriptor, async (file) => {
+          const buffer = new Uint8Array(length);
+          return buffer.subarray(0, await file.read(buffer, offsetBytes));
+        });
+      },
+    };
+  }
+
+  /**
+   * All images this cache offers, in the order in which they were set. Entries that others wrote are not
+   * offered.
+   *
+   * @throws {ShimError} CACHE_LAYOUT_INVALID when the index is damaged or names one image twice; BUSY,
+   *   IO_ERROR
+   */
+  async references(): Promise<StoredReference[]> {
+    return await this.#withIndex("read the cache's index", () => this.#index.list());
+  }
+
+  /** One image by its exact name, or undefined. Throws as {@link references} does. */
+  async findReference(name: string): Promise<StoredReference | undefined> {
+    return await this.#withIndex("read the cache's index", () => this.#index.find(name));
+  }
+
+  /**
+   * Makes `name` stand for a blob of this cache, in place of what it stood for. Durable when this resolves;
+   * concurrent updates of any process all take effect.
+   *
+   * @param name the canonical reference, as `formatReference` gives it
+   * @param options.annotations of our own, beside those of the descriptor
+   * @throws {ShimError} IMAGE_NOT_FOUND, CONTENT_CORRUPT when the blob is not there to be named;
+   *   CACHE_LAYOUT_INVALID; LOCK_TIMEOUT, NO_SPACE, BUSY, IO_ERROR
+   */
+  async setReference(
+    name: string,
+    descriptor: Descriptor,
+    options: { readonly annotations?: Readonly<Record<string, string>> } = {},
+  ): Promise<void> {
+    await this.#withIndex(`name image ${JSON.stringify(name)}`, async () => {
+      await this.locateBlob(descriptor);
+      this.#note(await this.#index.set(name, descriptor, options.annotations ?? {}));
+    });
+  }
+
+  /**
+   * Forgets a name; its blobs stay. Forgetting an unknown one changes nothing. Throws as {@link setReference}
+   * does.
+   */
+  async removeReference(name: string): Promise<void> {
+    await this.#withIndex(`forget image ${JSON.stringify(name)}`, async () => {
+      this.#note(await this.#index.remove(name));
+    });
+  }
+
+  async #withIndex<T>(action: string, body: () => Promise<T>): Promise<T> {
+    return await withIoErrors({ action, path: this.#paths.index }, body);
+  }
+
+  async #withBlob<T>(descriptor: Descriptor, body: (file: OpenFile) => Promise<T>): Promise<T> {
+    const { digest } = descriptor;
+    const path = this.blobPath(digest);
+    const flawOf = (status: FileStatus) => flawOfOwnBlob(status, descriptor);
+    return await withIoErrors({ action: `read blob "${digest}"`, path }, async () => {
+      const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
+      try {
+        return await body(file);
+      } finally {
+        await file.close();
+      }
+    });
+  }
+
+  #note(sync: DirectorySync | undefined): void {
+    if (sync !== "unsupported" || !this.#onWarning) return;
+    this.#onWarning(
+      `The file system of "${this.#paths.root}" cannot sync directories: a power loss may undo the last change`,
+    );
+    this.#onWarning = undefined;
+  }
+}
+
+/** QEMU's user owning a blob is libvirt's doing, and means that a guest's QEMU could have changed it. */
+function flawOfOwnBlob({ sizeBytes, ownerId, mode }: FileStatus, descriptor: Descriptor): string | undefined {
+  if (sizeBytes !== descriptor.sizeBytes) {
+    return `it has ${sizeBytes} bytes, must have ${descriptor.sizeBytes} bytes`;
+  }
+  if (ownerId !== effectiveUserId()) {
+    return `it is owned by user ${ownerId}, must be owned by user ${effectiveUserId()}`;
+  }
+  if ((mode & 0o022) !== 0) return "it can be written by group or others, must be read-only";
+  return undefined;
+}

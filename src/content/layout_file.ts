@@ -1,0 +1,54 @@
+import type { z } from "zod";
+import type { ShimError } from "../errors.ts";
+import { type FileSystem, READ_EXISTING, withOpenFile } from "../host/file_system.ts";
+import { errnoOf } from "../host/io_error.ts";
+import { describeIssues } from "../image/json_document.ts";
+
+export type LayoutFileOptions<T> = {
+  readonly schema: z.ZodType<T>;
+  readonly maxBytes: number;
+  /**
+   * Makes the error for a file that is no such document. The text in it never quotes the file: it may be any
+   * file.
+   */
+  readonly invalid: (why: string, cause?: unknown) => ShimError;
+  readonly fileSystem: FileSystem;
+};
+
+/**
+ * Reads one of a layout's JSON files, following no link.
+ *
+ * @returns undefined when there is none
+ * @throws {ShimError} whatever `invalid` makes; errno errors pass
+ */
+export async function readLayoutFile<T>(path: string, options: LayoutFileOptions<T>): Promise<T | undefined> {
+  const { schema, maxBytes, invalid, fileSystem } = options;
+  let bytes: Uint8Array;
+  try {
+    bytes = await withOpenFile(path, { flags: READ_EXISTING, fileSystem }, async (file) => {
+      const { kind, sizeBytes } = await file.status();
+      if (kind !== "file") {
+        throw invalid(`it is a ${kind === "other" ? "special file" : kind}, must be a regular file`);
+      }
+      if (sizeBytes > maxBytes) throw invalid(`it has ${sizeBytes} bytes, limit is ${maxBytes} bytes`);
+      const buffer = new Uint8Array(sizeBytes);
+      return buffer.subarray(0, await file.read(buffer, 0));
+    });
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    if (errnoOf(error) === "ELOOP") throw invalid("it is a symbolic link, must be a regular file", error);
+    throw error;
+  }
+  const result = schema.safeParse(parseJson(bytes, invalid));
+  if (result.success) return result.data;
+  throw invalid(describeIssues(result.error));
+}
+
+function parseJson(bytes: Uint8Array, invalid: LayoutFileOptions<unknown>["invalid"]): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch {
+    // The parser's own words quote what it read, which may be a file that the caller must not see.
+    throw invalid("it is not a UTF-8 JSON document");
+  }
+}

@@ -1,0 +1,181 @@
+import { join } from "node:path";
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+import { type Access, unlinkIfThere, writeDurably } from "../host/durable.ts";
+import type { FileSystem } from "../host/file_system.ts";
+import { withLock } from "../host/flock.ts";
+import { errnoOf } from "../host/io_error.ts";
+import { ensurePrivateDirectory } from "../host/private_directory.ts";
+import { lockDirectoryOf, openRootDirectory } from "../host/root_directory.ts";
+import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
+import { readLayoutFile } from "./layout_file.ts";
+
+/**
+ * How long to wait for another bootshim: an index update takes milliseconds, so this is a host in trouble.
+ */
+export const LOCK_TIMEOUT_MS = 30_000;
+
+/**
+ * The one version there is. @see
+ * https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md#oci-layout-file
+ */
+const LAYOUT_VERSION = "1.0.0";
+const ociLayoutJson = z.object({ imageLayoutVersion: z.string() });
+const MAX_OCI_LAYOUT_BYTES = 64 * 1024;
+
+/** Absolute paths of everything the content store owns. */
+export type StorePaths = {
+  readonly root: string;
+  readonly images: string;
+  readonly ociLayout: string;
+  readonly index: string;
+  readonly indexTemporary: string;
+  readonly blobs: string;
+  readonly ingest: string;
+  readonly indexLock: string;
+  /**
+   * Held shared by every running ingest: who gets it exclusively knows that all of `ingest/` is left over.
+   */
+  readonly ingestLock: string;
+};
+
+export function storePaths(root: string): StorePaths {
+  const images = join(root, "images");
+  const locks = lockDirectoryOf(root);
+  return {
+    root,
+    images,
+    ociLayout: join(images, "oci-layout"),
+    index: join(images, "index.json"),
+    indexTemporary: join(images, ".index.json.new"),
+    blobs: join(images, "blobs"),
+    ingest: join(root, "ingest"),
+    indexLock: join(locks, "index"),
+    ingestLock: join(locks, "ingest"),
+  };
+}
+
+/** Where a blob of any layout lies under its `blobs/`. A checked digest is a safe path. */
+export function blobPathIn(blobs: string, digest: Digest): string {
+  return join(blobs, digestAlgorithm(digest), digestEncoded(digest));
+}
+
+/** Bits for files of the layout that only bootshim reads; images' blobs are for QEMU as well. */
+export const PRIVATE_FILE: Access = { mode: 0o600, groupId: null };
+
+export type StoreOptions = {
+  /** Whose members may read blobs: QEMU's own group, or null for nobody but this user. */
+  readonly groupId: number | null;
+  readonly fileSystem: FileSystem;
+};
+
+/**
+ * Makes or takes the directories and the two layout files. Idempotent; existing blobs are never touched.
+ *
+ * @throws {ShimError} CACHE_LAYOUT_INVALID for an unsafe directory, an unknown layout version, or blobs whose
+ *   `oci-layout` or `index.json` is missing; LOCK_TIMEOUT; errno errors pass
+ */
+export async function openLayout(paths: StorePaths, { groupId, fileSystem }: StoreOptions): Promise<void> {
+  const shared: Access = { mode: groupId === null ? 0o700 : 0o750, groupId };
+  const { root, images, blobs, ingest } = paths;
+  await openRootDirectory(root, { ...shared, fileSystem });
+  for (const path of [images, blobs, join(blobs, "sha256"), join(blobs, "sha512")]) {
+    await ensurePrivateDirectory(path, { ...shared, fileSystem });
+  }
+  await ensurePrivateDirectory(ingest, { mode: 0o700, groupId: null, fileSystem });
+  if (await isComplete(paths, fileSystem)) return;
+  await withLock(paths.indexLock, { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem }, async () => {
+    // Another process may have completed it while this one waited.
+    if (await isComplete(paths, fileSystem)) return;
+    await requireEmpty(paths, fileSystem);
+    await writeLayoutFile(paths, {
+      path: paths.ociLayout,
+      content: { imageLayoutVersion: LAYOUT_VERSION },
+      fileSystem,
+    });
+    await writeLayoutFile(paths, {
+      path: paths.index,
+      content: { schemaVersion: 2, manifests: [] },
+      fileSystem,
+    });
+  });
+}
+
+async function writeLayoutFile(
+  paths: StorePaths,
+  { path, content, fileSystem }: { path: string; content: unknown; fileSystem: FileSystem },
+): Promise<void> {
+  const bytes = new TextEncoder().encode(JSON.stringify(content));
+  await writeDurably(path, bytes, { ...PRIVATE_FILE, fileSystem, temporaryPath: paths.indexTemporary });
+}
+
+/**
+ * @throws {ShimError} CACHE_LAYOUT_INVALID when `oci-layout` says another version: a newer bootshim's cache
+ * is not ours
+ */
+async function isComplete(paths: StorePaths, fileSystem: FileSystem): Promise<boolean> {
+  const invalid = (why: string, cause?: unknown) => layoutInvalid(paths.ociLayout, why, cause);
+  const layout = await readLayoutFile(paths.ociLayout, {
+    schema: ociLayoutJson,
+    maxBytes: MAX_OCI_LAYOUT_BYTES,
+    invalid,
+    fileSystem,
+  });
+  if (layout === undefined) return false;
+  const { imageLayoutVersion } = layout;
+  if (imageLayoutVersion !== LAYOUT_VERSION) {
+    throw invalid(
+      `its layout version is ${JSON.stringify(imageLayoutVersion.slice(0, 40))}, must be "${LAYOUT_VERSION}"`,
+    );
+  }
+  return await exists(paths.index, fileSystem);
+}
+
+/**
+ * A crash between making the directories and writing the files leaves no blob; anything else was somebody's
+ * work.
+ */
+async function requireEmpty(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
+  for (const algorithm of ["sha256", "sha512"]) {
+    if ((await fileSystem.readdir(join(paths.blobs, algorithm))).length > 0) {
+      throw layoutInvalid(paths.images, 'it holds blobs, but "oci-layout" or "index.json" is missing');
+    }
+  }
+  const index = await exists(paths.index, fileSystem);
+  if (index) throw layoutInvalid(paths.images, 'it holds "index.json", but "oci-layout" is missing');
+}
+
+async function exists(path: string, fileSystem: FileSystem): Promise<boolean> {
+  try {
+    await fileSystem.lstat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** What our own layout's files being broken is called. */
+export function layoutInvalid(path: string, why: string, cause?: unknown): ShimError {
+  return new ShimError("CACHE_LAYOUT_INVALID", `Cannot use cache "${path}": ${why}`, {
+    cause,
+    details: { remedy: "put the file back from a backup, or move the directory away and pull again", path },
+  });
+}
+
+/**
+ * Removes what killed ingests left. Nothing is removed while any ingest runs, here or in another process,
+ * because then a file may be in use; the next opening has another go.
+ */
+export async function sweepIngest(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
+  if ((await fileSystem.readdir(paths.ingest)).length === 0) return;
+  try {
+    await withLock(paths.ingestLock, { mode: "exclusive", timeoutMs: 0, fileSystem }, async () => {
+      for (const name of await fileSystem.readdir(paths.ingest)) {
+        await unlinkIfThere(join(paths.ingest, name), fileSystem);
+      }
+    });
+  } catch (error) {
+    if (!(error instanceof ShimError && error.code === "LOCK_TIMEOUT")) throw error;
+  }
+}

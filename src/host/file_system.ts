@@ -1,0 +1,150 @@
+/**
+ * @module host: what bootshim needs from libc and the file system, and nothing of what it is used for.
+ *
+ * May import `errors.ts` only. Invariants: `content/` and `machine/` reach the disk through {@link
+ * FileSystem} alone, so a test can make every single operation fail or be the last one; failures pass through
+ * it as plain errno errors and become a ShimError where the action is known (`io_error.ts`).
+ */
+import { constants, type Stats } from "node:fs";
+import * as nodeFs from "node:fs/promises";
+
+/**
+ * Reads an existing file whose name is not trusted: follows no link, waits for no FIFO, takes no terminal.
+ */
+export const READ_EXISTING = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK |
+  constants.O_NOCTTY;
+/** Writes a file that does not exist yet. */
+export const CREATE_NEW = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+/** Opens the directory itself, never what a link points to. */
+export const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+
+export type FileStatus = {
+  readonly kind: "file" | "directory" | "symlink" | "other";
+  readonly sizeBytes: number;
+  /** Permission bits with set-id and sticky: `mode & 0o7777`. */
+  readonly mode: number;
+  readonly ownerId: number;
+  readonly groupId: number;
+};
+
+/** An open file or directory. Whoever opened it closes it. */
+export interface OpenFile {
+  /** The real descriptor, for calls that only libc has. */
+  readonly fd: number;
+  /** @returns bytes read into the start of `buffer`: fewer than its length, or 0, at the end of the file */
+  read(buffer: Uint8Array, offsetBytes: number): Promise<number>;
+  /** Writes all of `bytes`. */
+  write(bytes: Uint8Array, offsetBytes: number): Promise<void>;
+  truncate(sizeBytes: number): Promise<void>;
+  chmod(mode: number): Promise<void>;
+  chown(ownerId: number, groupId: number): Promise<void>;
+  /** fsync(2). A failure is final: the kernel may have dropped the pages, so a second call proves nothing. */
+  sync(): Promise<void>;
+  status(): Promise<FileStatus>;
+  close(): Promise<void>;
+}
+
+/**
+ * The file operations bootshim uses. Every one rejects with an errno error (`code` is `"ENOENT"` and so on).
+ */
+export interface FileSystem {
+  /**
+   * @param mode for a new file, before the umask; whoever needs an exact mode calls {@link OpenFile.chmod}
+   */
+  open(path: string, flags: number, mode?: number): Promise<OpenFile>;
+  /** The path's own status: a link is not followed. */
+  lstat(path: string): Promise<FileStatus>;
+  readdir(path: string): Promise<string[]>;
+  mkdir(path: string, mode: number): Promise<void>;
+  rmdir(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a name; a link's target stays. */
+  unlink(path: string): Promise<void>;
+  /** Bytes that this user can still write on the path's file system. */
+  availableBytes(path: string): Promise<number>;
+}
+
+export const nodeFileSystem: FileSystem = {
+  open: async (path, flags, mode = 0o600) => toOpenFile(await nodeFs.open(path, flags, mode)),
+  lstat: async (path) => toStatus(await nodeFs.lstat(path)),
+  readdir: (path) => nodeFs.readdir(path),
+  mkdir: async (path, mode) => {
+    await nodeFs.mkdir(path, { mode });
+  },
+  rmdir: (path) => nodeFs.rmdir(path),
+  rename: (from, to) => nodeFs.rename(from, to),
+  unlink: (path) => nodeFs.unlink(path),
+  availableBytes: async (path) => {
+    const { bsize, bavail } = await nodeFs.statfs(path);
+    return bsize * bavail;
+  },
+};
+
+function toStatus(stats: Stats): FileStatus {
+  const kind = stats.isFile()
+    ? "file"
+    : stats.isDirectory()
+    ? "directory"
+    : stats.isSymbolicLink()
+    ? "symlink"
+    : "other";
+  return { kind, sizeBytes: stats.size, mode: stats.mode & 0o7777, ownerId: stats.uid, groupId: stats.gid };
+}
+
+function toOpenFile(file: nodeFs.FileHandle): OpenFile {
+  return {
+    fd: file.fd,
+    read: async (buffer, offsetBytes) => {
+      let filled = 0;
+      while (filled < buffer.length) {
+        const { bytesRead } = await file.read(buffer, filled, buffer.length - filled, offsetBytes + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return filled;
+    },
+    write: async (bytes, offsetBytes) => {
+      let written = 0;
+      while (written < bytes.length) {
+        written +=
+          (await file.write(bytes, written, bytes.length - written, offsetBytes + written)).bytesWritten;
+      }
+    },
+    truncate: (sizeBytes) => file.truncate(sizeBytes),
+    chmod: (mode) => file.chmod(mode),
+    chown: (ownerId, groupId) => file.chown(ownerId, groupId),
+    sync: () => file.sync(),
+    status: async () => toStatus(await file.stat()),
+    close: () => file.close(),
+  };
+}
+
+export type OpenOptions = { readonly flags: number; readonly mode?: number; readonly fileSystem: FileSystem };
+
+/**
+ * Opens, runs `body`, closes in every case. A failing close fails the call too: it can be the first to tell
+ * that data was lost.
+ */
+export async function withOpenFile<T>(
+  path: string,
+  options: OpenOptions,
+  body: (file: OpenFile) => Promise<T>,
+): Promise<T> {
+  const file = await options.fileSystem.open(path, options.flags, options.mode);
+  let result: T;
+  try {
+    result = await body(file);
+  } catch (error) {
+    // The body's failure is the cause; one of closing after it would only hide it.
+    await file.close().catch(() => {});
+    throw error;
+  }
+  await file.close();
+  return result;
+}
+
+/** The user whose files these are going to be. */
+export function effectiveUserId(): number {
+  if (!process.geteuid) throw new TypeError("process.geteuid is missing: not a POSIX system");
+  return process.geteuid();
+}

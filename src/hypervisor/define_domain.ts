@@ -1,0 +1,132 @@
+import { createHash } from "node:crypto";
+import { ShimError } from "../errors.ts";
+import type { PreparedBoot } from "../boot/prepared_boot.ts";
+import { checkDomainDefinition } from "./check_domain.ts";
+import type {
+  Acceleration,
+  DomainBoot,
+  DomainDefinition,
+  DomainDisk,
+  DomainNetwork,
+  UefiFirmware,
+} from "./domain_definition.ts";
+import type { UefiFirmwareChoice } from "./firmware.ts";
+
+/** The machine as it lies on disk. */
+export type DomainMachine = {
+  readonly id: string;
+  readonly uuid: string;
+  /** This machine's own disks, in guest order; the first is the one a disk boot starts from. */
+  readonly disks: readonly DomainDisk[];
+  /** This machine's copy of the firmware's variable store, in the template's format; null unless the boot is UEFI. */
+  readonly nvramPath: string | null;
+  readonly consoleLogPath: string;
+};
+
+/** What the user asks for; a `network`'s MAC address follows from the uuid. */
+export type DomainWishes = {
+  readonly memoryMib: number;
+  readonly cpus: number;
+  readonly network:
+    | { readonly kind: "none" }
+    | { readonly kind: "user" }
+    | { readonly kind: "network"; readonly name: string };
+};
+
+/** What was found out about the host. */
+export type DomainHost = {
+  readonly acceleration: Acceleration;
+  readonly uefiFirmware: UefiFirmwareChoice;
+  /** See `DomainDefinition.keepOwnership`. */
+  readonly keepOwnership: boolean;
+};
+
+/**
+ * Joins image, machine, wishes and host into the one definition that both renderings take.
+ *
+ * @throws {ShimError} BOOT_MODE_IMPOSSIBLE for a mode or firmware that no definition exists for
+ * @throws {ShimError} HYPERVISOR_UNAVAILABLE when the image needs UEFI and the host has no firmware for it
+ * @throws {ShimError} REQUEST_INVALID, CMDLINE_INVALID as `checkDomainDefinition`
+ */
+export function defineDomain(
+  { boot, machine, wishes, host }: {
+    readonly boot: PreparedBoot;
+    readonly machine: DomainMachine;
+    readonly wishes: DomainWishes;
+    readonly host: DomainHost;
+  },
+): DomainDefinition {
+  return checkDomainDefinition({
+    name: machine.id,
+    uuid: machine.uuid,
+    architecture: boot.architecture,
+    acceleration: host.acceleration,
+    memoryMib: wishes.memoryMib,
+    cpus: wishes.cpus,
+    boot: defineBoot(boot, { machine, host }),
+    disks: machine.disks,
+    network: defineNetwork(wishes.network, machine.uuid),
+    consoleLogPath: machine.consoleLogPath,
+    keepOwnership: host.keepOwnership,
+  });
+}
+
+function defineBoot(
+  boot: PreparedBoot,
+  { machine, host }: { machine: DomainMachine; host: DomainHost },
+): DomainBoot {
+  if (boot.mode === "kernel" && boot.firmware === "none" && boot.kernel !== null) {
+    return { mode: "kernel", kernelPath: boot.kernel, initramfsPath: boot.initramfs, cmdline: boot.cmdline };
+  }
+  if (boot.mode === "disk" && boot.firmware === "bios") return { mode: "disk", firmware: { kind: "bios" } };
+  if (boot.mode === "disk" && boot.firmware === "uefi") {
+    return { mode: "disk", firmware: defineUefi(machine, host.uefiFirmware) };
+  }
+  const missing = boot.mode === "kernel" && boot.kernel === null ? " and no kernel" : "";
+  throw new ShimError(
+    "BOOT_MODE_IMPOSSIBLE",
+    `Cannot define domain: boot mode "${boot.mode}" with firmware "${boot.firmware}"${missing}, ` +
+      'expected "kernel" with "none", or "disk" with "bios" or "uefi"',
+    { details: { modes: boot.modes } },
+  );
+}
+
+function defineUefi(machine: DomainMachine, choice: UefiFirmwareChoice): UefiFirmware {
+  if (choice.firmware === null) {
+    throw new ShimError(
+      "HYPERVISOR_UNAVAILABLE",
+      `Cannot define domain: the image boots by UEFI, the host has no firmware for it (${choice.reason})`,
+      {
+        details: {
+          remedy: "Install UEFI firmware for QEMU (Debian: ovmf for amd64, qemu-efi-aarch64 for arm64)",
+        },
+      },
+    );
+  }
+  if (machine.nvramPath === null) {
+    throw new ShimError(
+      "INTERNAL",
+      `Cannot define domain "${machine.id}": UEFI without NVRAM, expected a path`,
+    );
+  }
+  return {
+    kind: "uefi",
+    loaderPath: choice.firmware.loaderPath,
+    loaderFormat: choice.firmware.loaderFormat,
+    nvramPath: machine.nvramPath,
+    nvramFormat: choice.firmware.nvramTemplateFormat,
+  };
+}
+
+function defineNetwork(network: DomainWishes["network"], uuid: string): DomainNetwork {
+  return network.kind === "network" ? { ...network, macAddress: macAddressOf(uuid) } : network;
+}
+
+/**
+ * The same machine keeps its address, so that DHCP leases and udev names hold. Hashed, because the tail of a uuid that
+ * was not drawn at random is the same on all machines of a host. 52:54:00 is the prefix QEMU and libvirt use.
+ */
+function macAddressOf(uuid: string): string {
+  const tail = createHash("sha256").update(uuid).digest("hex").slice(0, 6);
+  return `52:54:00:${tail.slice(0, 2)}:${tail.slice(2, 4)}:${tail.slice(4)}`;
+}

@@ -1,0 +1,30 @@
+import type { DomainDefinition } from "../../domain_definition.ts";
+import { element, type XmlElement } from "../xml_element.ts";
+import { consoleElements } from "./console.ts";
+import { diskElements } from "./disk.ts";
+import { networkElements } from "./network.ts";
+
+/** No emulator: libvirt picks the one of its own capabilities. No graphics, no input beyond what libvirt adds. */
+export function devicesElement(definition: DomainDefinition): XmlElement {
+  return element(
+    "devices",
+    {},
+    ...diskElements(definition),
+    // libvirt would add a USB controller, which nothing here is plugged into.
+    element("controller", { type: "usb", model: "none" }),
+    ...networkElements(definition),
+    ...consoleElements(definition),
+    guestAgentElement(),
+    element("memballoon", { model: "virtio" }),
+    element("rng", { model: "virtio" }, element("backend", { model: "builtin" })),
+  );
+}
+
+/** The socket's path is libvirt's to choose. */
+function guestAgentElement(): XmlElement {
+  return element(
+    "channel",
+    { type: "unix" },
+    element("target", { type: "virtio", name: "org.qemu.guest_agent.0" }),
+  );
+}

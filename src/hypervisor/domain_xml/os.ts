@@ -1,0 +1,34 @@
+import type { Architecture } from "../../image/platform.ts";
+import type { DomainBoot, DomainDefinition, FirmwareFormat } from "../domain_definition.ts";
+import { element, textElement, type XmlElement } from "./xml_element.ts";
+
+const MACHINES: Readonly<Record<Architecture, Readonly<Record<string, string>>>> = {
+  amd64: { arch: "x86_64", machine: "q35" },
+  arm64: { arch: "aarch64", machine: "virt" },
+};
+
+export function osElement({ architecture, boot }: DomainDefinition): XmlElement {
+  return element("os", {}, textElement("type", "hvm", MACHINES[architecture]), ...bootElements(boot));
+}
+
+function bootElements(boot: DomainBoot): XmlElement[] {
+  if (boot.mode === "kernel") {
+    return [
+      textElement("kernel", boot.kernelPath),
+      // What IronCore calls initramfs is libvirt's initrd.
+      ...(boot.initramfsPath === null ? [] : [textElement("initrd", boot.initramfsPath)]),
+      ...(boot.cmdline === "" ? [] : [textElement("cmdline", boot.cmdline)]),
+    ];
+  }
+  if (boot.firmware.kind === "bios") return [];
+  const { loaderPath, loaderFormat, nvramPath, nvramFormat } = boot.firmware;
+  return [
+    textElement("loader", loaderPath, { readonly: "yes", type: "pflash", ...formatAttribute(loaderFormat) }),
+    textElement("nvram", nvramPath, formatAttribute(nvramFormat)),
+  ];
+}
+
+/** libvirt before 9.2 knows raw firmware only and has no such attribute; raw is every version's default. */
+function formatAttribute(format: FirmwareFormat): Readonly<Record<string, string>> {
+  return format === "raw" ? {} : { format };
+}

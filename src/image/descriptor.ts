@@ -1,0 +1,81 @@
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+import { type Digest, parseDigest } from "./digest.ts";
+
+/** What an index entry says its manifest is for. Words are kept verbatim; `platform.ts` gives them meaning. */
+export type Platform = {
+  readonly architecture: string;
+  readonly os: string;
+  readonly variant?: string | undefined;
+};
+
+/**
+ * The currency of the whole line: what some bytes are, how many, and what they hash to.
+ *
+ * @see https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#properties
+ */
+export type Descriptor = {
+  readonly mediaType: string;
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly platform?: Platform | undefined;
+};
+
+/** `type "/" subtype` of RFC 6838, section 4.2. */
+const mediaType = z.string().max(255).regex(
+  /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*\/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$/,
+);
+
+export const annotationsJson = z.record(z.string(), z.string());
+
+/** The JSON form. The digest stays text here: a broken one must not spoil an entry that nobody needs. */
+export const descriptorJson = z.object({
+  mediaType,
+  digest: z.string(),
+  size: z.int().min(0),
+  annotations: annotationsJson.nullish(),
+  platform: z.object({ architecture: z.string(), os: z.string(), variant: z.string().optional() }).nullish(),
+});
+export type DescriptorJson = z.infer<typeof descriptorJson>;
+
+/** @throws {ShimError} MANIFEST_INVALID, DIGEST_UNSUPPORTED: see {@link parseDigest} */
+export function toDescriptor(json: DescriptorJson): Descriptor {
+  return {
+    mediaType: json.mediaType,
+    digest: parseDigest(json.digest),
+    sizeBytes: json.size,
+    annotations: json.annotations ?? {},
+    ...(json.platform ? { platform: json.platform } : {}),
+  };
+}
+
+/** The other way: what a manifest or an index holds. Key order is fixed, so that equal images have equal digests. */
+export function fromDescriptor(descriptor: Descriptor): Record<string, unknown> {
+  const { mediaType, digest, sizeBytes, platform, annotations } = descriptor;
+  return {
+    mediaType,
+    digest,
+    size: sizeBytes,
+    ...(platform
+      ? {
+        platform: {
+          architecture: platform.architecture,
+          os: platform.os,
+          ...(platform.variant ? { variant: platform.variant } : {}),
+        },
+      }
+      : {}),
+    ...(Object.keys(annotations).length > 0 ? { annotations } : {}),
+  };
+}
+
+/** @throws {ShimError} LIMIT_EXCEEDED when the descriptor declares more than `maxBytes` */
+export function requireAtMost(descriptor: Descriptor, maxBytes: number, what: string): void {
+  if (descriptor.sizeBytes > maxBytes) {
+    throw new ShimError(
+      "LIMIT_EXCEEDED",
+      `Cannot take ${what} "${descriptor.digest}": declared ${descriptor.sizeBytes} bytes, limit is ${maxBytes} bytes`,
+    );
+  }
+}

@@ -1,0 +1,95 @@
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+import {
+  annotationsJson,
+  type Descriptor,
+  type DescriptorJson,
+  descriptorJson,
+  fromDescriptor,
+  toDescriptor,
+} from "./descriptor.ts";
+import { requireSameMediaType } from "./image_index.ts";
+import { MAX_DOCUMENT_BYTES, parseJsonDocument } from "./json_document.ts";
+import { OCI_MANIFEST } from "./media_type.ts";
+
+const MAX_LAYERS = 128;
+
+const manifestJson = z.object({
+  schemaVersion: z.literal(2).optional(),
+  mediaType: z.string().optional(),
+  config: descriptorJson,
+  layers: z.array(descriptorJson),
+  annotations: annotationsJson.nullish(),
+  manifests: z.undefined({ error: "must not be in an image manifest" }).optional(),
+});
+
+/** @see https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md */
+export type ImageManifest = {
+  readonly config: Descriptor;
+  /** Digests are checked when a layer gets a role: one that nobody needs may use any algorithm. */
+  readonly layers: readonly DescriptorJson[];
+  readonly annotations: Readonly<Record<string, string>>;
+};
+
+/**
+ * Reads an image manifest from verified bytes.
+ *
+ * @throws {ShimError} MANIFEST_INVALID, DIGEST_UNSUPPORTED; LIMIT_EXCEEDED over 128 layers
+ */
+export function parseImageManifest(bytes: Uint8Array, descriptor: Descriptor): ImageManifest {
+  const what = `image manifest "${descriptor.digest}"`;
+  const json = parseJsonDocument(bytes, manifestJson, what);
+  requireSameMediaType(json.mediaType, descriptor, what);
+  if (json.layers.length > MAX_LAYERS) {
+    throw new ShimError(
+      "LIMIT_EXCEEDED",
+      `Cannot read ${what}: it has ${json.layers.length} layers, limit is ${MAX_LAYERS}`,
+    );
+  }
+  return { config: toDescriptor(json.config), layers: json.layers, annotations: json.annotations ?? {} };
+}
+
+/** The bytes of a manifest of our own making. Equal input gives equal bytes. */
+export function formatImageManifest(
+  manifest: {
+    config: Descriptor;
+    layers: readonly Descriptor[];
+    annotations: Readonly<Record<string, string>>;
+  },
+): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify({
+    schemaVersion: 2,
+    mediaType: OCI_MANIFEST,
+    config: fromDescriptor(manifest.config),
+    layers: manifest.layers.map(fromDescriptor),
+    ...(Object.keys(manifest.annotations).length > 0 ? { annotations: manifest.annotations } : {}),
+  }));
+}
+
+/**
+ * The IronCore image configuration. `commandLine` is the kernel's command line; everything else (`{}` and plain OCI
+ * configurations are common) is somebody else's.
+ */
+const configJson = z.object({
+  commandLine: z.string().optional(),
+  architecture: z.string().optional(),
+  arch: z.string().optional(),
+});
+
+export type ImageConfig = {
+  readonly commandLine: string | undefined;
+  readonly architecture: string | undefined;
+};
+
+/** @throws {ShimError} MANIFEST_INVALID; LIMIT_EXCEEDED over 4 MiB */
+export function parseImageConfig(bytes: Uint8Array, descriptor: Descriptor): ImageConfig {
+  if (descriptor.sizeBytes > MAX_DOCUMENT_BYTES) {
+    throw new ShimError(
+      "LIMIT_EXCEEDED",
+      `Cannot read image configuration "${descriptor.digest}": ${descriptor.sizeBytes} bytes, limit is ${MAX_DOCUMENT_BYTES} bytes`,
+    );
+  }
+  const json = parseJsonDocument(bytes, configJson, `image configuration "${descriptor.digest}"`);
+  // Go writes an architecture that nobody set as "".
+  return { commandLine: json.commandLine, architecture: json.architecture || json.arch || undefined };
+}

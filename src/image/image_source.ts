@@ -1,0 +1,64 @@
+import type { Descriptor } from "./descriptor.ts";
+import type { Digest } from "./digest.ts";
+
+/** A manifest or index: its descriptor, and the very bytes that the descriptor's digest was checked against. */
+export type VerifiedDocument = { readonly descriptor: Descriptor; readonly bytes: Uint8Array };
+
+export type FetchOptions = { readonly signal?: AbortSignal | undefined };
+
+/**
+ * Where an image comes from: a registry or an image layout on disk. Both speak these verbs, and neither knows the
+ * other; `agent/` copies between a source and the content store.
+ */
+export interface ImageSource {
+  /**
+   * Names to bytes: what a tag or digest stands for now. The digest is computed from the bytes, not taken from a header.
+   *
+   * @throws {ShimError} REGISTRY_NOT_FOUND when there is nothing by that name
+   */
+  resolve(tagOrDigest: string | Digest, options?: FetchOptions): Promise<VerifiedDocument>;
+
+  /**
+   * The manifest or index a descriptor names, whole and verified; nobody sees the bytes before size and digest held.
+   *
+   * @throws {ShimError} MANIFEST_TOO_LARGE, CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH, REGISTRY_NOT_FOUND
+   */
+  fetchDocument(descriptor: Descriptor, options?: FetchOptions): Promise<VerifiedDocument>;
+
+  /**
+   * A small blob (an image configuration), whole and verified.
+   *
+   * @throws {ShimError} LIMIT_EXCEEDED, CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH, REGISTRY_NOT_FOUND
+   */
+  fetchSmallBlob(descriptor: Descriptor, options?: FetchOptions): Promise<Uint8Array>;
+
+  /**
+   * A layer's bytes as they arrive, at most `sizeBytes` (a source that only finds out later gives one more). NOT verified: only the content store's ingest may
+   * consume them, because only it compares and then commits or discards.
+   */
+  openBlob(descriptor: Descriptor, options?: FetchOptions): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * A layer's first bytes, NOT verified: enough to say how an image would boot, never to boot it.
+   *
+   * @param lengthBytes at most 1 MiB
+   * @returns fewer bytes for a shorter layer
+   */
+  readHead(descriptor: Descriptor, lengthBytes: number, options?: FetchOptions): Promise<Uint8Array>;
+}
+
+/** Gives some bytes from their start, anew at each call. */
+export type OpenContent = () => ReadableStream<Uint8Array> | Promise<ReadableStream<Uint8Array>>;
+
+/** Where an image goes to. */
+export interface ImageDestination {
+  hasBlob(descriptor: Descriptor, options?: FetchOptions): Promise<boolean>;
+  /** @param open gives the bytes from the start; called again when the transfer has to begin anew */
+  pushBlob(descriptor: Descriptor, open: OpenContent, options?: FetchOptions): Promise<void>;
+  /** @param tagOrDigest the name to publish under */
+  pushDocument(
+    document: VerifiedDocument,
+    tagOrDigest: string | Digest,
+    options?: FetchOptions,
+  ): Promise<void>;
+}

@@ -1,0 +1,67 @@
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+
+/** No document that bootshim reads nests deeper than a dozen levels. */
+const MAX_DEPTH = 100;
+
+/** distribution-spec asks registries to take manifests of at least 4 MiB; nothing larger is read. */
+export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Parses verified bytes as one JSON document of a known shape.
+ *
+ * @param what names the document in the error: "image manifest sha256:…"
+ * @throws {ShimError} MANIFEST_INVALID when the bytes are no UTF-8, no JSON, no I-JSON (a name twice in an object, half
+ *   a surrogate pair: readers differ over what such a document says), nested over 100 levels, or of another shape (the
+ *   path is told)
+ * @see https://www.rfc-editor.org/rfc/rfc7493#section-2
+ */
+export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, what: string): T {
+  let text: string;
+  let value: unknown;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: it is not a UTF-8 JSON document`, {
+      cause: error,
+    });
+  }
+  const ambiguity = findAmbiguity(text);
+  if (ambiguity !== undefined) throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: ${ambiguity}`);
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: ${describeIssues(result.error)}`, {
+    cause: result.error,
+  });
+}
+
+/** What JSON.parse lets pass and I-JSON forbids; undefined for none. @param text valid JSON */
+function findAmbiguity(text: string): string | undefined {
+  /** The names so far of each open object; null for an open array. */
+  const open: (Set<string> | null)[] = [];
+  for (const [token, characters, colon] of text.matchAll(/("(?:[^"\\]+|\\.)*")\s*(:?)|[{}[\]]/g)) {
+    if (characters !== undefined) {
+      const word = characters.includes("\\") ? String(JSON.parse(characters)) : characters.slice(1, -1);
+      if (!word.isWellFormed()) return "it holds half a surrogate pair";
+      const names = colon ? open.at(-1) : null;
+      if (names?.has(word)) return `${JSON.stringify(word.slice(0, 100))} stands twice in one object`;
+      names?.add(word);
+    } else if (token === "{" || token === "[") {
+      if (open.length === MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels`;
+      open.push(token === "{" ? new Set() : null);
+    } else {
+      open.pop();
+    }
+  }
+  return undefined;
+}
+
+/** The first few violations as "path: what is wrong"; the whole list would be as long as a hostile document likes. */
+export function describeIssues(error: z.ZodError): string {
+  const shown = error.issues.slice(0, 3).map((issue) =>
+    `${issue.path.map(String).join(".") || "document"}: ${issue.message}`
+  );
+  const more = error.issues.length - shown.length;
+  return shown.join("; ") + (more > 0 ? `; and ${more} more` : "");
+}

@@ -1,0 +1,44 @@
+/** virsh's words for virDomainState, in the order of C's numbers, which start at 0. */
+export const DOMAIN_STATES = [
+  "no state",
+  "running",
+  "idle",
+  "paused",
+  "in shutdown",
+  "shut off",
+  "crashed",
+  "pmsuspended",
+] as const;
+
+/** What a domain is doing; the last arm keeps the number a newer libvirt may give. */
+export type DomainState = (typeof DOMAIN_STATES)[number] | `unknown (${number})`;
+
+/** A domain as libvirt sees it at one moment. */
+export type DomainStatus = {
+  readonly name: string;
+  /** Lower-case RFC 9562 text form. */
+  readonly uuid: string;
+  readonly state: DomainState;
+  /** libvirt's number for the running guest, null for one that is not active. */
+  readonly id: number | null;
+  /** Whether a definition stays when the guest stops. */
+  readonly isPersistent: boolean;
+};
+
+/** Both of libvirt's versions as "9.0.0"; null for one that libvirt cannot tell. */
+export type LibvirtVersion = {
+  readonly libraryVersion: string | null;
+  readonly hypervisorVersion: string | null;
+};
+
+/** The word for a virDomainState number. */
+export function domainState(number: number): DomainState {
+  return DOMAIN_STATES[number] ?? `unknown (${number})`;
+}
+
+/** libvirt's `major * 1,000,000 + minor * 1,000 + release` as "9.0.0"; null for 0, libvirt's word for "cannot tell". */
+export function versionText(version: number | bigint): string | null {
+  const number = Number(version);
+  if (number === 0) return null;
+  return [Math.floor(number / 1e6), Math.floor(number / 1e3) % 1e3, number % 1e3].join(".");
+}

@@ -1,0 +1,33 @@
+/** Every number that bounds what one registry can cost us. Times are milliseconds. */
+export type RegistryLimits = {
+  /** From the first SYN to a usable connection, TLS included. */
+  readonly connectTimeoutMs: number;
+  /** From a request sent to the last byte of the answer's headers. */
+  readonly headersTimeoutMs: number;
+  /** Without one byte of a body. Not a limit on the whole transfer: a large layer may take hours. */
+  readonly stallTimeoutMs: number;
+  /** Like `headersTimeoutMs`, after the last byte of an upload: the registry hashes and moves the blob meanwhile. */
+  readonly commitTimeoutMs: number;
+  /** So many requests in a row that bring no new byte end an operation. At least 1. */
+  readonly attemptsWithoutProgress: number;
+  /** So many requests end a blob even when each brought something: bounds what a server that cuts early can ask of us. */
+  readonly attemptsPerBlob: number;
+  /** The longest first wait between two attempts; doubled for each further one, and jittered down by up to half. */
+  readonly backoffMs: number;
+};
+
+export const DEFAULT_LIMITS: RegistryLimits = {
+  connectTimeoutMs: 10_000,
+  headersTimeoutMs: 30_000,
+  stallTimeoutMs: 30_000,
+  commitTimeoutMs: 300_000,
+  attemptsWithoutProgress: 3,
+  attemptsPerBlob: 100,
+  backoffMs: 250,
+};
+
+/** Of a body that nobody asked for: an error's text, what comes with a redirect. */
+export const MAX_ERROR_BODY_BYTES = 64 * 1024;
+
+/** 5 hops are enough for every registry and its storage; more is a loop. */
+export const MAX_REDIRECTS = 5;

@@ -1,0 +1,75 @@
+import { ShimError } from "../errors.ts";
+import { MAX_REDIRECTS } from "./limits.ts";
+import type { RegistryRequest, RegistryResponse, Transport } from "./transport.ts";
+
+const REDIRECT_STATUSES: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+/** What says who we are, and so belongs to one origin only. */
+const CREDENTIAL_HEADERS: ReadonlySet<string> = new Set(["authorization", "cookie", "proxy-authorization"]);
+
+/**
+ * Sends a GET or HEAD and follows where it is sent on to, as registries do to their blob storage.
+ *
+ * @throws {ShimError} REDIRECT_REFUSED after 5 hops, or towards something that is not as safe as where we are;
+ *   REGISTRY_PROTOCOL without a usable Location; and what {@link Transport.send} throws
+ */
+export async function sendFollowing(
+  transport: Transport,
+  request: RegistryRequest,
+): Promise<RegistryResponse> {
+  let current = request;
+  for (let hops = 0; hops <= MAX_REDIRECTS; hops += 1) {
+    const response = await transport.send(current);
+    if (!REDIRECT_STATUSES.has(response.status)) return response;
+    try {
+      const url = redirectTarget(response, request.action);
+      current = { ...current, url, headers: headersFor(url, current) };
+    } finally {
+      response.discard();
+    }
+  }
+  throw new ShimError("REDIRECT_REFUSED", `Cannot ${request.action}: more than ${MAX_REDIRECTS} redirects`);
+}
+
+/** Credentials stay with the origin they were made for: distribution-spec v1.1.1, "API", MUST NOT. */
+function headersFor(target: URL, { url, headers }: RegistryRequest): Readonly<Record<string, string>> {
+  if (target.origin === url.origin) return headers;
+  return Object.fromEntries(
+    Object.entries(headers).filter(([name]) => !CREDENTIAL_HEADERS.has(name.toLowerCase())),
+  );
+}
+
+/**
+ * Where an answer's Location points to, relative to where the answer came from, without user and password.
+ *
+ * @throws {ShimError} REGISTRY_PROTOCOL when it is missing or no URL; REDIRECT_REFUSED when it is neither http nor
+ *   https, or leads from https to http
+ */
+export function redirectTarget(response: Pick<RegistryResponse, "url" | "header">, action: string): URL {
+  const location = response.header("location");
+  const target = location && URL.canParse(location, response.url)
+    ? new URL(location, response.url)
+    : undefined;
+  if (target === undefined) {
+    throw new ShimError(
+      "REGISTRY_PROTOCOL",
+      `Cannot ${action}: the answer's Location is ${location ? "not a URL" : "missing"}`,
+    );
+  }
+  if (target.protocol !== "https:" && target.protocol !== "http:") {
+    throw new ShimError(
+      "REDIRECT_REFUSED",
+      `Cannot ${action}: redirected to "${target.protocol}", only http and https are followed`,
+    );
+  }
+  if (response.url.protocol === "https:" && target.protocol !== "https:") {
+    throw new ShimError(
+      "REDIRECT_REFUSED",
+      `Cannot ${action}: redirected from https to plain http at "${target.host}"`,
+    );
+  }
+  target.username = "";
+  target.password = "";
+  target.hash = "";
+  return target;
+}

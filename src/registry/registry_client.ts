@@ -1,0 +1,99 @@
+/**
+ * @module registry: an image source and destination that speaks the OCI distribution protocol to one repository of one
+ * registry.
+ *
+ * May import errors and image; the only folder that knows undici. Invariants: every byte that is handed out whole was
+ * verified; streams are bounded by their descriptor; `resume.ts` alone tries anything twice; a scheme never gets weaker
+ * than `endpoint.ts` decided; credentials never cross an origin.
+ *
+ * @example
+ * const client = new RegistryClient({ host: "127.0.0.1:5000", repository: "os/demo" });
+ * const document = await client.resolve("latest");
+ */
+import type { Descriptor } from "../image/descriptor.ts";
+import type { Digest } from "../image/digest.ts";
+import type {
+  FetchOptions,
+  ImageDestination,
+  ImageSource,
+  OpenContent,
+  VerifiedDocument,
+} from "../image/image_source.ts";
+import type { RegistryReference } from "../image/reference.ts";
+import { readHead } from "./blob_head.ts";
+import { fetchSmallBlob, openBlob } from "./blobs.ts";
+import { fetchDocument, resolveDocument } from "./documents.ts";
+import { endpointOf } from "./endpoint.ts";
+import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
+import { hasBlob, pushBlob, pushDocument } from "./push.ts";
+import type { Repository } from "./repository.ts";
+import { Transport } from "./transport.ts";
+
+export type RegistryClientOptions = Pick<RegistryReference, "host" | "repository"> & {
+  /** Hosts, as references spell them, that may be spoken to in plain HTTP although they are not loopback. */
+  readonly insecureHosts?: readonly string[];
+  readonly limits?: Partial<RegistryLimits>;
+};
+
+/** One repository. Owns its connections: {@link RegistryClient.close} it. */
+export class RegistryClient implements ImageSource, ImageDestination {
+  readonly #repository: Repository;
+
+  constructor({ insecureHosts = [], limits: changed = {}, ...reference }: RegistryClientOptions) {
+    const limits = { ...DEFAULT_LIMITS, ...changed };
+    this.#repository = {
+      endpoint: endpointOf(reference, insecureHosts),
+      transport: new Transport(limits),
+      limits,
+    };
+  }
+
+  resolve(tagOrDigest: string | Digest, options?: FetchOptions): Promise<VerifiedDocument> {
+    return resolveDocument(this.#repository, tagOrDigest, options);
+  }
+
+  fetchDocument(descriptor: Descriptor, options?: FetchOptions): Promise<VerifiedDocument> {
+    return fetchDocument(this.#repository, descriptor, options);
+  }
+
+  fetchSmallBlob(descriptor: Descriptor, options?: FetchOptions): Promise<Uint8Array> {
+    return fetchSmallBlob(this.#repository, descriptor, options);
+  }
+
+  openBlob(descriptor: Descriptor, options?: FetchOptions): Promise<ReadableStream<Uint8Array>> {
+    return openBlob(this.#repository, descriptor, options);
+  }
+
+  readHead(descriptor: Descriptor, lengthBytes: number, options?: FetchOptions): Promise<Uint8Array> {
+    return readHead(this.#repository, descriptor, { ...options, lengthBytes });
+  }
+
+  hasBlob(descriptor: Descriptor, options?: FetchOptions): Promise<boolean> {
+    return hasBlob(this.#repository, descriptor, options);
+  }
+
+  pushBlob(
+    descriptor: Descriptor,
+    open: OpenContent,
+    options?: FetchOptions,
+  ): Promise<void> {
+    return pushBlob(this.#repository, descriptor, { ...options, openContent: open });
+  }
+
+  pushDocument(
+    document: VerifiedDocument,
+    tagOrDigest: string | Digest,
+    options?: FetchOptions,
+  ): Promise<void> {
+    return pushDocument(this.#repository, document, { ...options, tagOrDigest });
+  }
+
+  /** Cancels what is under way and closes all connections. */
+  close(): Promise<void> {
+    return this.#repository.transport.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

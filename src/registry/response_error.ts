@@ -1,0 +1,92 @@
+import { z } from "zod";
+import { type ErrorCode, type ErrorDetails, ShimError } from "../errors.ts";
+import { MAX_ERROR_BODY_BYTES } from "./limits.ts";
+import { readUpTo, type RegistryResponse } from "./transport.ts";
+
+const MAX_TEXT_LENGTH = 300;
+const MAX_ERRORS = 5;
+
+/** distribution-spec v1.1.1, "Error Codes". Registries send anything here, so nothing is required. */
+const errorBody = z.object({
+  errors: z.array(z.object({ code: z.string(), message: z.string().optional() })).min(1),
+});
+
+const MEANING: Readonly<Record<number, ErrorCode>> = {
+  401: "REGISTRY_UNAUTHORIZED",
+  403: "REGISTRY_DENIED",
+  404: "REGISTRY_NOT_FOUND",
+  429: "REGISTRY_RATE_LIMITED",
+};
+
+const REMEDIES: Partial<Record<ErrorCode, string>> = {
+  REGISTRY_UNAUTHORIZED: "check the repository's name, and that it may be used without logging in",
+  REGISTRY_DENIED: "ask the registry's owner for access to this repository",
+  REGISTRY_NOT_FOUND: "check the repository's name and the tag or digest",
+  REGISTRY_RATE_LIMITED: "wait before trying again",
+};
+
+/** What a status means that no reader of the answer can use. */
+function codeOfStatus(status: number): ErrorCode {
+  return MEANING[status] ?? (status >= 500 && status <= 599 ? "REGISTRY_UNAVAILABLE" : "REGISTRY_PROTOCOL");
+}
+
+/**
+ * Makes the error of an unexpected answer: its code from the status, its words from the body, of which at most 64 KiB
+ * are read. A server's words are shown, never believed.
+ *
+ * @param action completes "Cannot …"
+ */
+export async function responseError(response: RegistryResponse, action: string): Promise<ShimError> {
+  const code = codeOfStatus(response.status);
+  const text = await readErrorText(response);
+  const errors = parseErrors(text);
+  const said = errors.length > 0
+    ? errors.map((error) => error.message ? `${error.code}: ${error.message}` : error.code).join("; ")
+    : printable(text.trim());
+  const remedy = REMEDIES[code];
+  const details: ErrorDetails = {
+    status: response.status,
+    ...(errors.length > 0 ? { errors } : {}),
+    ...(remedy === undefined ? {} : { remedy }),
+  };
+  return new ShimError(
+    code,
+    `Cannot ${action}: registry answered ${response.status}${said ? ` (${said})` : ""}`,
+    { details },
+  );
+}
+
+async function readErrorText(response: RegistryResponse): Promise<string> {
+  try {
+    // An unexpected success carries content, not an explanation.
+    if (response.status < 400) return "";
+    return new TextDecoder().decode(await readUpTo(response.body, MAX_ERROR_BODY_BYTES));
+  } catch {
+    // The status has already said what went wrong; a broken explanation must not replace it.
+    return "";
+  } finally {
+    response.discard();
+  }
+}
+
+function parseErrors(text: string): readonly { readonly code: string; readonly message: string }[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // Error bodies may have any format.
+    return [];
+  }
+  const body = errorBody.safeParse(value);
+  if (!body.success) return [];
+  return body.data.errors.slice(0, MAX_ERRORS).map(({ code, message }) => ({
+    code: printable(code),
+    message: printable(message ?? ""),
+  }));
+}
+
+/** Short, and free of everything a terminal or a log would obey. */
+function printable(text: string): string {
+  const short = text.length > MAX_TEXT_LENGTH ? `${text.slice(0, MAX_TEXT_LENGTH)}…` : text;
+  return short.replace(/[^\x20-\x7e…]/gu, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`);
+}

@@ -1,0 +1,28 @@
+qemu-system-x86_64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -machine q35,accel=tcg \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -rtc base=utc \
+  -kernel /var/lib/bootshim/images/blobs/sha256/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1 \
+  -initrd /var/lib/bootshim/images/blobs/sha256/b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2 \
+  -append 'console=ttyS0 quiet' \
+  -blockdev '{"node-name":"disk0-backing-file","driver":"file","filename":"/var/lib/bootshim/images/blobs/sha256/c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3","read-only":true}' \
+  -blockdev '{"node-name":"disk0-backing","driver":"raw","file":"disk0-backing-file","read-only":true}' \
+  -blockdev '{"node-name":"disk0-file","driver":"file","filename":"/var/lib/bootshim/machines/vm-1/disk.qcow2","read-only":false,"discard":"unmap"}' \
+  -blockdev '{"node-name":"disk0","driver":"qcow2","file":"disk0-file","backing":"disk0-backing","read-only":false,"discard":"unmap"}' \
+  -device '{"driver":"virtio-blk-pci","drive":"disk0","serial":"machineboot"}' \
+  -blockdev '{"node-name":"disk1-file","driver":"file","filename":"/var/lib/bootshim/images/blobs/sha256/d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4d4","read-only":true}' \
+  -blockdev '{"node-name":"disk1","driver":"raw","file":"disk1-file","read-only":true}' \
+  -device '{"driver":"virtio-blk-pci","drive":"disk1"}' \
+  -nic none \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

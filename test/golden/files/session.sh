@@ -1,0 +1,21 @@
+qemu-system-x86_64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -machine q35,accel=tcg \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -rtc base=utc \
+  -kernel /var/lib/bootshim/images/blobs/sha256/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1 \
+  -initrd /var/lib/bootshim/images/blobs/sha256/b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2 \
+  -append 'console=ttyS0 quiet' \
+  -netdev user,id=network0 \
+  -device '{"driver":"virtio-net-pci","netdev":"network0","romfile":""}' \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

@@ -1,0 +1,209 @@
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+import { ShimError } from "../../src/errors.ts";
+import { LibvirtConnection } from "../../src/libvirt/connection.ts";
+import { type LibvirtDaemons, startLibvirtDaemons, startPrivateLibvirtd } from "../support/libvirt_daemon.ts";
+
+/** QEMU starts in about a second; a loaded machine and libvirt's first look at its QEMUs take longer. */
+const SLOW_MS = 120_000;
+
+/** A machine with nothing but a CPU: it runs its firmware and finds nothing to boot. */
+function domainXml(options: { name: string; uuid: string; extra?: string }): string {
+  return `<domain type='qemu'><name>${options.name}</name><uuid>${options.uuid}</uuid><memory unit='MiB'>64</memory>` +
+    `<os><type arch='x86_64' machine='q35'>hvm</type></os>${options.extra ?? ""}</domain>`;
+}
+
+async function failureOf(
+  call: Promise<unknown>,
+): Promise<{ code: string; message: string; details: unknown }> {
+  try {
+    await call;
+  } catch (error) {
+    if (error instanceof ShimError) {
+      return { code: error.code, message: error.message, details: error.details };
+    }
+    throw error;
+  }
+  throw new Error("nothing failed");
+}
+
+describe("LibvirtConnection on qemu:///system", () => {
+  let daemons: LibvirtDaemons;
+  let connection: LibvirtConnection;
+
+  beforeAll(async () => {
+    daemons = await startLibvirtDaemons();
+    connection = await LibvirtConnection.open(daemons.uri, { callTimeoutMs: SLOW_MS });
+  }, 2 * SLOW_MS);
+
+  afterAll(async () => {
+    await connection?.close();
+    await daemons?.stop();
+  });
+
+  it("defines, starts, destroys and undefines a domain", async () => {
+    const name = `bootshim-test-${randomUUID()}`;
+    const uuid = randomUUID();
+    const off = { name, uuid, state: "shut off", id: null, isPersistent: true };
+    expect(await connection.defineDomain(domainXml({ name, uuid }))).toEqual(off);
+    try {
+      // The same name and UUID: replaced
+      expect(await connection.defineDomain(domainXml({ name, uuid }))).toEqual(off);
+      expect((await connection.listDomains()).filter((status) => status.name === name)).toEqual([off]);
+      expect(await connection.domainXml(name)).toContain(`<uuid>${uuid}</uuid>`);
+
+      expect(await failureOf(connection.destroyDomain(name))).toEqual({
+        code: "DOMAIN_FAILED",
+        message: `Cannot destroy domain "${name}": libvirt reports ` +
+          '"Requested operation is not valid: domain is not running"',
+        details: { libvirtCode: 55, libvirtDomain: 20 },
+      });
+
+      await connection.startDomain(name);
+      try {
+        expect(await connection.findDomain(name)).toEqual({
+          ...off,
+          state: "running",
+          id: expect.any(Number),
+        });
+        expect(await failureOf(connection.startDomain(name))).toEqual({
+          code: "DOMAIN_FAILED",
+          message: `Cannot start domain "${name}": libvirt reports ` +
+            '"Requested operation is not valid: domain is already running"',
+          details: { libvirtCode: 55, libvirtDomain: 10 },
+        });
+        // The firmware does not listen: asking succeeds, and nothing follows
+        await connection.shutdownDomain(name);
+        expect((await connection.findDomain(name))?.state).toBe("running");
+      } finally {
+        await connection.destroyDomain(name);
+      }
+      expect(await connection.findDomain(name)).toEqual(off);
+    } finally {
+      await connection.undefineDomain(name);
+    }
+    expect(await connection.findDomain(name)).toBe(null);
+  }, SLOW_MS);
+
+  it("refuses XML that libvirt does not accept, in libvirt's own words", async () => {
+    const name = `bootshim-test-${randomUUID()}`;
+    const element = `e${randomUUID()}`;
+    const unknownElement = domainXml({ name, uuid: randomUUID(), extra: `<${element}/>` });
+    const failures = [
+      await failureOf(connection.defineDomain(unknownElement)),
+      await failureOf(connection.defineDomain("<domain")),
+      await failureOf(connection.defineDomain(domainXml({ name: "a/b", uuid: randomUUID() }))),
+      await failureOf(connection.defineDomain(`<!-- ${"x".repeat(10 << 20)} -->`)),
+    ];
+    expect(failures.map(({ code, details }) => [code, details])).toEqual([
+      ["DOMAIN_INVALID", { libvirtCode: 92, libvirtDomain: 5 }],
+      ["DOMAIN_INVALID", { libvirtCode: 35, libvirtDomain: 20 }],
+      ["DOMAIN_INVALID", { libvirtCode: 27, libvirtDomain: 20 }],
+      ["DOMAIN_INVALID", { libvirtCode: 39, libvirtDomain: 7 }],
+    ]);
+    expect(failures[0]?.message).toContain(`Element domain has extra content: ${element}`);
+    expect(failures[2]?.message).toBe(
+      `Cannot define domain: libvirt reports "XML error: name a/b cannot contain '/'"`,
+    );
+    expect(await connection.findDomain(name)).toBe(null);
+  }, SLOW_MS);
+
+  it("LV09 gives CONFLICT for a name of another UUID and a UUID of another name", async () => {
+    const name = `bootshim-test-${randomUUID()}`;
+    const uuid = randomUUID();
+    const { uuid: defined } = await connection.defineDomain(domainXml({ name, uuid }));
+    try {
+      const failures = [
+        await failureOf(connection.defineDomain(domainXml({ name, uuid: randomUUID() }))),
+        await failureOf(connection.defineDomain(domainXml({ name: `${name}-2`, uuid }))),
+      ];
+      expect(failures.map(({ code }) => code)).toEqual(["CONFLICT", "CONFLICT"]);
+      expect((await connection.findDomain(name))?.uuid).toBe(defined);
+    } finally {
+      await connection.undefineDomain(name);
+    }
+  }, SLOW_MS);
+
+  it("gives MACHINE_NOT_FOUND for each operation on a domain that is not there", async () => {
+    const name = `bootshim-test-${randomUUID()}`;
+    const failures = await Promise.all([
+      failureOf(connection.startDomain(name)),
+      failureOf(connection.shutdownDomain(name)),
+      failureOf(connection.destroyDomain(name)),
+      failureOf(connection.undefineDomain(name)),
+      failureOf(connection.domainXml(name)),
+    ]);
+    expect(failures.map(({ code }) => code)).toEqual(failures.map(() => "MACHINE_NOT_FOUND"));
+    for (const { message } of failures) {
+      expect(message).toContain(`domain "${name}": libvirt reports "Domain not found`);
+    }
+  });
+
+  it("reads the hypervisor's version and capabilities", async () => {
+    expect(await connection.version()).toEqual({
+      libraryVersion: expect.stringMatching(/^\d+\.\d+\.\d+$/),
+      hypervisorVersion: expect.stringMatching(/^[1-9]\d*\.\d+\.\d+$/),
+    });
+    expect(await connection.capabilitiesXml()).toContain("<domain type='qemu'/>");
+  }, SLOW_MS);
+});
+
+describe("LibvirtConnection when libvirtd goes", () => {
+  it(
+    "LV04 a frozen libvirtd: the call times out, the main thread stays free, a new connection works after",
+    async () => {
+      const daemon = await startPrivateLibvirtd();
+      try {
+        const connection = await LibvirtConnection.open(daemon.uri, { callTimeoutMs: 2_000 });
+        expect(await connection.listDomains()).toEqual([]);
+        process.kill(daemon.pid, "SIGSTOP");
+        const pauses: number[] = [];
+        let last = performance.now();
+        const timer = setInterval(() => {
+          pauses.push(performance.now() - last);
+          last = performance.now();
+        }, 1);
+        const failure = await failureOf(connection.listDomains());
+        clearInterval(timer);
+        expect([failure.code, failure.message]).toEqual([
+          "HYPERVISOR_TIMEOUT",
+          'Cannot finish libvirt call "listDomains": no answer within 2000 ms',
+        ]);
+        expect(pauses.length).toBeGreaterThan(200);
+        expect(Math.max(...pauses)).toBeLessThan(1_000);
+        await connection.close();
+
+        process.kill(daemon.pid, "SIGCONT");
+        const next = await LibvirtConnection.open(daemon.uri);
+        expect(await next.listDomains()).toEqual([]);
+        await next.close();
+      } finally {
+        process.kill(daemon.pid, "SIGCONT");
+        await daemon.stop();
+      }
+    },
+    SLOW_MS,
+  );
+
+  it(
+    "LV03 a killed libvirtd: every later call gives HYPERVISOR_UNAVAILABLE, close ends all the same",
+    async () => {
+      const daemon = await startPrivateLibvirtd();
+      const connection = await LibvirtConnection.open(daemon.uri);
+      try {
+        process.kill(daemon.pid, "SIGKILL");
+      } finally {
+        await daemon.stop();
+      }
+      const failures = [
+        await failureOf(connection.listDomains()),
+        await failureOf(connection.startDomain("any")),
+        await failureOf(LibvirtConnection.open(daemon.uri)),
+      ];
+      expect(failures.map(({ code }) => code)).toEqual(failures.map(() => "HYPERVISOR_UNAVAILABLE"));
+      await connection.close();
+    },
+    SLOW_MS,
+  );
+});

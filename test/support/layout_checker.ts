@@ -1,0 +1,91 @@
+/**
+ * Says what is wrong with a cache on disk. Knows the format and the contract, and deliberately nothing of the store's
+ * code: plain `node:fs` and `node:crypto`.
+ */
+import { createHash } from "node:crypto";
+import { lstatSync, readdirSync, readFileSync, type Stats } from "node:fs";
+import { join } from "node:path";
+
+export type LayoutExpectations = {
+  /** The group that may read blobs; none: nobody but the owner. */
+  readonly groupId?: number;
+  /** After a kill and before the next opening, `ingest/` and a half-written index may be there. */
+  readonly isAfterKill?: boolean;
+};
+
+type Entry = { digest: string; size: number; mediaType: string; annotations?: Record<string, string> };
+
+const REF_NAME = "org.opencontainers.image.ref.name";
+const REF_NAME_GRAMMAR =
+  /^[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:\/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*$/;
+
+/** @returns one line for each violation; an empty list is a sound cache */
+export function layoutProblems(root: string, expected: LayoutExpectations = {}): string[] {
+  const problems: string[] = [];
+  const check = (holds: boolean, problem: string) => {
+    if (!holds) problems.push(problem);
+  };
+  const images = join(root, "images");
+  const directoryMode = expected.groupId === undefined ? 0o700 : 0o750;
+  const fileMode = expected.groupId === undefined ? 0o400 : 0o440;
+  const isShared = (stats: Stats) => expected.groupId === undefined || stats.gid === expected.groupId;
+  const permissions = (stats: Stats) => stats.mode & 0o7777;
+
+  for (const name of [".", "images", "images/blobs", "images/blobs/sha256", "images/blobs/sha512"]) {
+    const stats = lstatSync(join(root, name));
+    check(
+      stats.isDirectory() && permissions(stats) === directoryMode && isShared(stats),
+      `directory ${name}: ${permissions(stats).toString(8)} ${stats.gid}`,
+    );
+  }
+  for (const name of ["ingest", "locks"]) {
+    check(permissions(lstatSync(join(root, name))) === 0o700, `directory ${name} is not private`);
+  }
+  const names = readdirSync(images).filter((name) => !(expected.isAfterKill && name === ".index.json.new"))
+    .sort();
+  check(JSON.stringify(names) === '["blobs","index.json","oci-layout"]', `images/ holds ${names}`);
+  if (!expected.isAfterKill) {
+    check(
+      readdirSync(join(root, "ingest")).length === 0,
+      `ingest/ holds ${readdirSync(join(root, "ingest"))}`,
+    );
+  }
+  check(
+    readFileSync(join(images, "oci-layout"), "utf8") === '{"imageLayoutVersion":"1.0.0"}',
+    "oci-layout differs",
+  );
+
+  for (const algorithm of readdirSync(join(images, "blobs"))) {
+    check(algorithm === "sha256" || algorithm === "sha512", `blobs/ holds ${algorithm}`);
+    for (const name of readdirSync(join(images, "blobs", algorithm))) {
+      const path = join(images, "blobs", algorithm, name);
+      const stats = lstatSync(path);
+      const hash = stats.isFile()
+        ? createHash(algorithm).update(readFileSync(path)).digest("hex")
+        : "no regular file";
+      check(hash === name, `blob ${name} hashes to ${hash}`);
+      check(
+        permissions(stats) === fileMode && isShared(stats),
+        `blob ${name}: ${permissions(stats).toString(8)} ${stats.gid}`,
+      );
+    }
+  }
+
+  const index: { schemaVersion: number; manifests: Entry[] } = JSON.parse(
+    readFileSync(join(images, "index.json"), "utf8"),
+  );
+  check(index.schemaVersion === 2, `index.json has schemaVersion ${index.schemaVersion}`);
+  check((lstatSync(join(images, "index.json")).mode & 0o077) === 0, "index.json is not private");
+  const seen = new Set<string>();
+  for (const { digest, size, annotations = {} } of index.manifests) {
+    const own = annotations["io.bootshim.reference"];
+    if (own === undefined) continue;
+    check(!seen.has(own), `index.json names ${own} twice`);
+    seen.add(own);
+    check(REF_NAME_GRAMMAR.test(annotations[REF_NAME] ?? ""), `${own} has the name ${annotations[REF_NAME]}`);
+    const path = join(images, "blobs", ...digest.split(":"));
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    check(found?.size === size, `${own} names ${digest} of ${size} bytes, found ${found?.size}`);
+  }
+  return problems;
+}

@@ -1,0 +1,20 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach } from "vitest";
+
+/**
+ * Gives every test of the file a directory of its own, removed afterwards.
+ *
+ * @returns the current test's directory; call it inside the test
+ */
+export function useTemporaryDirectory(): () => string {
+  let directory = "";
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), "bootshim-test-"));
+  });
+  afterEach(async () => {
+    await rm(directory, { recursive: true, force: true });
+  });
+  return () => directory;
+}

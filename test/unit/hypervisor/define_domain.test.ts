@@ -1,0 +1,166 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import type { PreparedBoot } from "../../../src/boot/prepared_boot.ts";
+import { ShimError } from "../../../src/errors.ts";
+import { defineDomain } from "../../../src/hypervisor/define_domain.ts";
+import type { DomainDisk } from "../../../src/hypervisor/domain_definition.ts";
+
+const boot: PreparedBoot = {
+  architecture: "amd64",
+  variant: "virtualization",
+  mode: "kernel",
+  firmware: "none",
+  kernel: "/blobs/kernel",
+  initramfs: "/blobs/initramfs",
+  uki: null,
+  iso: null,
+  cmdline: "console=ttyS0",
+  reason: "",
+  modes: [{ mode: "uki", possible: false, why: "no such layer" }],
+  disks: [],
+};
+const disk: DomainDisk = {
+  path: "/m/disk.qcow2",
+  format: "qcow2",
+  readOnly: false,
+  serial: "machineboot",
+  backing: { path: "/blobs/rootfs", format: "raw" },
+};
+const machine = {
+  id: "vm-1",
+  uuid: "0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55",
+  disks: [disk],
+  nvramPath: "/m/nvram.fd",
+  consoleLogPath: "/m/console.log",
+};
+const wishes = { memoryMib: 512, cpus: 2, network: { kind: "none" } } as const;
+const host = {
+  acceleration: "tcg",
+  uefiFirmware: {
+    firmware: {
+      loaderPath: "/f/code",
+      loaderFormat: "raw",
+      nvramTemplatePath: "/f/vars",
+      nvramTemplateFormat: "qcow2",
+    },
+  },
+  keepOwnership: true,
+} as const;
+
+function failureOf(
+  input: Parameters<typeof defineDomain>[0],
+): { code: string; message: string; details: unknown } {
+  try {
+    defineDomain(input);
+  } catch (error) {
+    if (error instanceof ShimError) {
+      return { code: error.code, message: error.message, details: error.details };
+    }
+  }
+  throw new Error("the definition was accepted");
+}
+
+describe("defineDomain", () => {
+  it("joins image, machine, wishes and host for a kernel boot", () => {
+    expect(defineDomain({ boot, machine, wishes, host })).toEqual({
+      name: "vm-1",
+      uuid: machine.uuid,
+      architecture: "amd64",
+      acceleration: "tcg",
+      memoryMib: 512,
+      cpus: 2,
+      boot: {
+        mode: "kernel",
+        kernelPath: "/blobs/kernel",
+        initramfsPath: "/blobs/initramfs",
+        cmdline: "console=ttyS0",
+      },
+      disks: [disk],
+      network: { kind: "none" },
+      consoleLogPath: "/m/console.log",
+      keepOwnership: true,
+    });
+  });
+
+  it("gives a UEFI boot the host's loader and the machine's NVRAM in the template's format", () => {
+    const defined = defineDomain({
+      boot: { ...boot, mode: "disk", firmware: "uefi" },
+      machine,
+      wishes,
+      host,
+    });
+    expect(defined.boot).toEqual({
+      mode: "disk",
+      firmware: {
+        kind: "uefi",
+        loaderPath: "/f/code",
+        loaderFormat: "raw",
+        nvramPath: "/m/nvram.fd",
+        nvramFormat: "qcow2",
+      },
+    });
+  });
+
+  it("gives a BIOS boot no firmware files", () => {
+    const defined = defineDomain({
+      boot: { ...boot, mode: "disk", firmware: "bios" },
+      machine,
+      wishes,
+      host,
+    });
+    expect(defined.boot).toEqual({ mode: "disk", firmware: { kind: "bios" } });
+  });
+
+  it("says why when the host has no UEFI firmware", () => {
+    const failure = failureOf({
+      boot: { ...boot, mode: "disk", firmware: "uefi" },
+      machine,
+      wishes,
+      host: { ...host, uefiFirmware: { firmware: null, reason: "the host describes no firmware" } },
+    });
+    expect(failure).toMatchObject({
+      code: "HYPERVISOR_UNAVAILABLE",
+      message: expect.stringContaining("the host describes no firmware"),
+      details: { remedy: expect.stringContaining("ovmf") },
+    });
+  });
+
+  it.each(
+    [
+      { mode: "uki", firmware: "uefi" },
+      { mode: "iso", firmware: "uefi" },
+      { mode: "disk", firmware: "none" },
+      { mode: "kernel", firmware: "uefi" },
+      { mode: "kernel", firmware: "none", kernel: null },
+    ] as const,
+  )("refuses %j with every mode's verdict", (change) => {
+    expect(failureOf({ boot: { ...boot, ...change }, machine, wishes, host })).toMatchObject({
+      code: "BOOT_MODE_IMPOSSIBLE",
+      details: { modes: boot.modes },
+    });
+  });
+
+  it("refuses what checkDomainDefinition refuses", () => {
+    expect(failureOf({ boot, machine: { ...machine, id: "../x" }, wishes, host }).code).toBe(
+      "REQUEST_INVALID",
+    );
+  });
+
+  it("derives a MAC address from the uuid alone, and another for another uuid", () => {
+    const addressOf = (uuid: string, name: string) => {
+      const network = { kind: "network", name } as const;
+      const defined = defineDomain({
+        boot,
+        machine: { ...machine, uuid },
+        wishes: { ...wishes, network },
+        host,
+      });
+      return defined.network.kind === "network" ? defined.network.macAddress : null;
+    };
+    const uuid = randomUUID();
+    expect(addressOf(uuid, "a")).toMatch(/^52:54:00(:[0-9a-f]{2}){3}$/);
+    expect(addressOf(uuid, "a")).toBe(addressOf(uuid, "b"));
+    expect(addressOf("c232ab00-9414-11ec-b3c8-9f6bdeced846", "a"))
+      .not.toBe(addressOf("c232ab01-9414-11ec-b3c8-9f6bdeced846", "a"));
+  });
+});

@@ -1,0 +1,251 @@
+import { lstat, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeEach, describe, expect, it } from "vitest";
+import { effectiveUserId, nodeFileSystem } from "../../../src/host/file_system.ts";
+import { parseMachineId } from "../../../src/machine/machine_id.ts";
+import { MachineStore } from "../../../src/machine/machine_store.ts";
+import { codeOf, failureOf } from "../../support/content_kit.ts";
+import { FaultyFileSystem } from "../../support/faulty_file_system.ts";
+import { buildOf, randomRecord } from "../../support/machine_kit.ts";
+import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
+
+const temporary = useTemporaryDirectory();
+const id = parseMachineId("vm-1");
+const place = () => join(temporary(), "machines", id);
+const names = () => readdir(join(temporary(), "machines"));
+const open = (groupId: number | null = null) => MachineStore.open({ rootDirectory: temporary(), groupId });
+const modesIn = async (directory: string) =>
+  Object.fromEntries(
+    await Promise.all(
+      (await readdir(directory)).map(async (
+        name,
+      ) => [name, ((await lstat(join(directory, name))).mode & 0o7777).toString(8)]),
+    ),
+  );
+
+let store: MachineStore;
+beforeEach(async () => {
+  store = await open();
+});
+
+describe("MachineStore.create", () => {
+  it("makes the whole machine under its final name, private to the user", async () => {
+    const record = randomRecord(id);
+    let built = "";
+    const result = await store.create(id, async (directory) => {
+      built = directory;
+      expect(await names()).toEqual([directory.slice(directory.lastIndexOf("/") + 1)]);
+      return await buildOf(record)(directory);
+    });
+    expect(result).toEqual({ record, created: true });
+    expect(built).not.toBe(store.directoryOf(id));
+    expect(await names()).toEqual([id]);
+    expect(await readFile(join(place(), "disk.qcow2"), "utf8")).toBe(`disk.qcow2 of ${record.uuid}`);
+    expect(await modesIn(place())).toEqual({
+      "machine.json": "600",
+      "disk.qcow2": "600",
+      "squashfs.raw": "400",
+      "nvram.fd": "600",
+      "domain.xml": "400",
+    });
+    expect(((await lstat(place())).mode & 0o7777).toString(8)).toBe("700");
+    expect(await store.read(id)).toEqual(record);
+  });
+
+  it.runIf(effectiveUserId() === 0)(
+    "shares it with QEMU's group, and writable only what the guest writes",
+    async () => {
+      const shared = await open(12345);
+      await shared.create(id, buildOf(randomRecord(id)));
+      expect(await modesIn(place())).toEqual({
+        "machine.json": "640",
+        "disk.qcow2": "660",
+        "squashfs.raw": "440",
+        "nvram.fd": "660",
+        "domain.xml": "440",
+      });
+      for (const path of [temporary(), join(temporary(), "machines"), place(), join(place(), "disk.qcow2")]) {
+        const { gid, mode } = await lstat(path);
+        expect([gid, mode & 0o7]).toEqual([12345, 0]);
+      }
+    },
+  );
+
+  it("gives the existing machine back and does not build again", async () => {
+    const record = randomRecord(id);
+    await store.create(id, buildOf(record));
+    const build = () => Promise.reject(new Error("must not be called"));
+    expect(await store.create(id, build)).toEqual({ record, created: false });
+  });
+
+  it("builds once for many who want it at the same time", async () => {
+    const results = await Promise.all(
+      Array.from({ length: 6 }, () => store.create(id, buildOf(randomRecord(id)))),
+    );
+    expect(results.filter((result) => result.created)).toHaveLength(1);
+    expect(new Set(results.map((result) => result.record.uuid)).size).toBe(1);
+  });
+
+  it("leaves nothing when the build fails, and passes the failure on", async () => {
+    const failure = new Error("qemu-img failed");
+    const build = async (directory: string) => {
+      await mkdir(join(directory, "sub"));
+      await writeFile(join(directory, "sub", "half"), "x");
+      throw failure;
+    };
+    await expect(store.create(id, build)).rejects.toBe(failure);
+    expect(await names()).toEqual([]);
+  });
+
+  it.each<[string, (directory: string) => Promise<unknown>]>([
+    ["a link", (directory) => symlink("/etc/passwd", join(directory, "extra"))],
+    ["a directory", (directory) => mkdir(join(directory, "extra"))],
+    ["no disk", (directory) => rm(join(directory, "disk.qcow2"))],
+  ])("refuses a build that made %s, and leaves nothing", async (_case, spoil) => {
+    const before = await lstat("/etc/passwd");
+    const record = randomRecord(id);
+    const build = async (directory: string) => {
+      await buildOf(record)(directory);
+      await spoil(directory);
+      return record;
+    };
+    await expect(store.create(id, build)).rejects.toThrow();
+    expect(await names()).toEqual([]);
+    expect((await lstat("/etc/passwd")).mode).toBe(before.mode);
+  });
+
+  it("refuses a record of another machine", async () => {
+    await expect(store.create(id, buildOf(randomRecord("vm-2")))).rejects.toThrow(
+      'record of "vm-2" for machine "vm-1"',
+    );
+  });
+
+  it.each<[string, () => Promise<unknown>]>([
+    ["a file", () => writeFile(place(), "precious")],
+    ["a link", () => symlink("/etc", place())],
+    ["a directory without a record", async () => {
+      await mkdir(place());
+      await writeFile(join(place(), "disk.qcow2"), "precious");
+    }],
+  ])("DC23 leaves %s in the place untouched", async (_case, put) => {
+    await put();
+    const before = await lstat(place());
+    const error = await failureOf(store.create(id, buildOf(randomRecord(id))));
+    expect([error.code, error.message]).toEqual([
+      "CONFLICT",
+      `Cannot use machine id "${id}": "${place()}" is there and is no machine of bootshim`,
+    ]);
+    const after = await lstat(place());
+    expect([after.ino, after.mtimeMs]).toEqual([before.ino, before.mtimeMs]);
+    expect(await names()).toEqual([id]);
+  });
+
+  it("DC21 sweeps what killed calls for this id left, and no other's", async () => {
+    const dead = [`.${id}.new-0123456789abcdef`, `.${id}.old-0123456789abcdef`];
+    const others = [
+      ".vm-10.new-0123456789abcdef",
+      `.${id}.new-0123456789abcdef.new-0123456789abcdef`,
+      `.${id}.mine`,
+      `${id}.new-0123456789abcdef`,
+    ];
+    for (const name of [...dead, ...others]) {
+      await mkdir(join(temporary(), "machines", name, "deep"), { recursive: true });
+    }
+    await store.create(id, buildOf(randomRecord(id)));
+    expect((await names()).sort()).toEqual([...others, id].sort());
+  });
+
+  it("makes everything durable before the machine has its name", async () => {
+    const fileSystem = new FaultyFileSystem(nodeFileSystem);
+    const watched = await MachineStore.open({ rootDirectory: temporary(), groupId: null, fileSystem });
+    await watched.create(id, buildOf(randomRecord(id)));
+    const steps = fileSystem.operations.filter((operation) => /^(?:sync|rename)/.test(operation))
+      .map((operation) =>
+        operation.replaceAll(/\.vm-1\.new-[0-9a-f]{16}/g, "NEW").replaceAll(/\.[0-9a-f]{16}$/g, "").replace(
+          join(temporary(), "machines"),
+          "",
+        )
+      );
+    expect(steps.slice(0, 4).sort()).toEqual([
+      "sync /NEW/disk.qcow2",
+      "sync /NEW/domain.xml",
+      "sync /NEW/nvram.fd",
+      "sync /NEW/squashfs.raw",
+    ]);
+    expect(steps.slice(4)).toEqual([
+      "sync /NEW/.machine.json",
+      "rename /NEW/.machine.json",
+      "sync /NEW",
+      "rename /NEW",
+      "sync ",
+    ]);
+  });
+});
+
+describe("MachineStore.read and list", () => {
+  it("says that there is none", async () => {
+    expect(await codeOf(store.read(id))).toBe("MACHINE_NOT_FOUND");
+    expect(await store.list()).toEqual({ machines: [], unreadable: [] });
+  });
+
+  it("lists by id, tells of damaged machines, and leaves out what is none", async () => {
+    const [first, second] = [randomRecord("a"), randomRecord("b")];
+    for (const record of [second, first]) await store.create(parseMachineId(record.id), buildOf(record));
+    await mkdir(join(temporary(), "machines", "broken"));
+    await mkdir(join(temporary(), "machines", "Not-A-Machine"));
+    const { machines, unreadable } = await store.list();
+    expect(machines).toEqual([first, second]);
+    expect(unreadable.map(({ id, error }) => [id, error.code])).toEqual([["broken", "CACHE_LAYOUT_INVALID"]]);
+  });
+
+  it.each<[string, (path: string) => Promise<unknown>]>([
+    ["garbage", (path) => writeFile(path, "root:x:0")],
+    ["of another machine", (path) => writeFile(path, JSON.stringify(randomRecord("vm-2")))],
+    ["a link", async (path) => {
+      await rename(path, join(temporary(), "moved"));
+      await symlink(join(temporary(), "moved"), path);
+    }],
+    ["missing", (path) => rm(path)],
+    ["too large", (path) => writeFile(path, " ".repeat(1024 * 1024 + 1))],
+  ])("refuses a record that is %s, and does not quote it", async (_case, damage) => {
+    await store.create(id, buildOf(randomRecord(id)));
+    await damage(join(place(), "machine.json"));
+    const error = await failureOf(store.read(id));
+    expect(error.code).toBe("CACHE_LAYOUT_INVALID");
+    expect(error.message).not.toContain("root:x");
+  });
+});
+
+describe("MachineStore.remove", () => {
+  it("removes the machine, once", async () => {
+    await store.create(id, buildOf(randomRecord(id)));
+    await store.remove(id);
+    expect(await names()).toEqual([]);
+    expect(await codeOf(store.remove(id))).toBe("MACHINE_NOT_FOUND");
+  });
+
+  it("DC33 removes links in it and nothing behind them", async () => {
+    await store.create(id, buildOf(randomRecord(id)));
+    const outside = join(temporary(), "outside");
+    await mkdir(outside);
+    await writeFile(join(outside, "precious"), "kept");
+    await symlink(outside, join(place(), "directory"));
+    await symlink(join(outside, "precious"), join(place(), "file"));
+    await store.remove(id);
+    expect(await readdir(outside)).toEqual(["precious"]);
+    expect(await names()).toEqual([]);
+  });
+
+  it("DC23 leaves a foreign file or link in the place", async () => {
+    await symlink(temporary(), place());
+    expect(await codeOf(store.remove(id))).toBe("CONFLICT");
+    expect((await lstat(place())).isSymbolicLink()).toBe(true);
+  });
+
+  it("removes a machine whose record is damaged", async () => {
+    await store.create(id, buildOf(randomRecord(id)));
+    await writeFile(join(place(), "machine.json"), "garbage");
+    await store.remove(id);
+    expect(await names()).toEqual([]);
+  });
+});

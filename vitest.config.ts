@@ -1,0 +1,21 @@
+import { defineConfig } from "vitest/config";
+
+/** Lanes are folders. Those that start real servers and guests run one file after the other: the host has one libvirtd. */
+const quick = (name: string) => ({ test: { name, include: [`test/${name}/**/*.test.ts`] } });
+const real = (name: string) => ({
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    fileParallelism: false,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});
+
+export default defineConfig({
+  test: {
+    pool: "forks",
+    passWithNoTests: false,
+    projects: [quick("unit"), quick("contract"), quick("golden"), real("integration"), real("fault")],
+  },
+});
