@@ -1,7 +1,8 @@
 import type { LocalLayer, RoleLayer } from "../boot/prepared_boot.ts";
-import { ShimError } from "../errors.ts";
+import { ShimError, toShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
+import type { ImageSource } from "../image/image_source.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { withSource } from "./open_source.ts";
 import type { OperationOptions, ProgressListener } from "./progress.ts";
@@ -52,7 +53,11 @@ export async function pullResolved(
   };
 }
 
-/** All missing layers at once; the first failure stops the others and is the one that is told. */
+/**
+ * All missing layers at once; the first failure stops the others and is the one that is told. The layers become visible
+ * together, so an image that turns out to be wrong leaves nothing behind; what a passing trouble interrupts leaves the
+ * layers that were complete, for the next try.
+ */
 async function pullLayers(
   context: AgentContext,
   image: ResolvedImage,
@@ -61,35 +66,78 @@ async function pullLayers(
   const missing = await missingBlobs(context, image.layers);
   const progress = new PullProgress(image.layers, missing, options.onProgress);
   if (missing.length === 0) return 0;
-  if (!image.source) {
-    throw new ShimError(
-      "IMAGE_NOT_FOUND",
-      `Cannot use image "${image.name}": ${missing.length} of its layers are not in the cache, and pulling is "never"`,
-      {
-        details: { missing: missing.map((each) => each.digest), remedy: `run: bootshim pull ${image.name}` },
-      },
-    );
-  }
-  const source = await image.source();
+  const source = await requireSource(image, missing);
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
+  const gate = new CommitGate();
+  let first: unknown;
+  const fail = (error: unknown) => {
+    first ??= error;
+    const { retryable, code } = toShimError(error);
+    if (retryable || code === "CANCELLED") gate.open();
+    else gate.shut(error);
+    stop.abort(error);
+  };
   const transfers = missing.map(async (descriptor) => {
+    const ticket = gate.ticket();
     const stream = await source.openBlob(descriptor, { signal });
     await context.content.ingest(descriptor, stream, {
       signal,
       onProgress: (doneBytes) => progress.advance(descriptor.digest, doneBytes),
+      beforeCommit: () => ticket.arrive(),
     });
+    // Another process may have stored it first: then there was nothing to commit, and nobody may wait for that.
+    ticket.pass();
   });
-  let first: unknown;
-  for (const transfer of transfers) {
-    transfer.catch((error: unknown) => {
-      first ??= error;
-      stop.abort(error);
-    });
-  }
-  await Promise.allSettled(transfers);
+  await Promise.all(transfers.map((transfer) => transfer.catch(fail)));
   if (first !== undefined) throw first;
   return missing.reduce((sum, descriptor) => sum + descriptor.sizeBytes, 0);
+}
+
+async function requireSource(image: ResolvedImage, missing: readonly Descriptor[]): Promise<ImageSource> {
+  if (image.source) return await image.source();
+  throw new ShimError(
+    "IMAGE_NOT_FOUND",
+    `Cannot use image "${image.name}": ${missing.length} of its layers are not in the cache, and pulling is "never"`,
+    {
+      details: { missing: missing.map((each) => each.digest), remedy: `run: bootshim pull ${image.name}` },
+    },
+  );
+}
+
+/** Where verified layers wait for each other before they become visible. Every ticket must arrive or pass. */
+class CommitGate {
+  readonly #decided = Promise.withResolvers<void>();
+  #awaited = 0;
+
+  constructor() {
+    // Nobody may be waiting when it is shut, and the failure is told by whoever shuts it.
+    this.#decided.promise.catch(() => {});
+  }
+
+  ticket(): { arrive: () => Promise<void>; pass: () => void } {
+    let isOutstanding = true;
+    this.#awaited += 1;
+    const pass = () => {
+      if (!isOutstanding) return;
+      isOutstanding = false;
+      this.#awaited -= 1;
+      if (this.#awaited === 0) this.open();
+    };
+    const arrive = async () => {
+      pass();
+      await this.#decided.promise;
+    };
+    return { arrive, pass };
+  }
+
+  open(): void {
+    this.#decided.resolve();
+  }
+
+  shut(error: unknown): void {
+    this.#decided.reject(error);
+  }
 }
 
 /** Two roles may share one blob: it is fetched once. */

@@ -99,8 +99,7 @@ function appendWord(words: string[], append: string): string[] {
 }
 
 function requireValid(line: string): void {
-  // deno-lint-ignore no-control-regex -- control characters are what is looked for
-  const control = /[\u0000-\u001f\u007f]/.exec(line);
+  const control = /\p{Cc}/u.exec(line);
   if (control) {
     const code = control[0].charCodeAt(0).toString(16).padStart(2, "0");
     throw new ShimError(

@@ -118,7 +118,7 @@ function diskVerdict(
   }
   if (rootfs.kind !== "partitioned") return no("the rootfs has no partition table");
   const { table, hasEfiSystemPartition, hasBiosBootCode } = rootfs;
-  const disk = `the rootfs is a ${table.toUpperCase()} disk`;
+  const disk = `the rootfs is ${table === "gpt" ? "a GPT" : "an MBR"} disk`;
   if (wish.firmware === "uefi" && !hasEfiSystemPartition) {
     return no(`${disk} without the EFI system partition that uefi needs`);
   }

@@ -1,3 +1,4 @@
+import type { LogLevel } from "@logtape/logtape";
 import type { Command } from "commander";
 import type { z } from "zod";
 import type { AgentContext } from "../agent/agent_context.ts";
@@ -5,9 +6,9 @@ import type { ProgressListener } from "../agent/progress.ts";
 import { type Environment, loadSettings, type Settings } from "../config/settings.ts";
 import { ShimError } from "../errors.ts";
 import { describeIssues } from "../image/json_document.ts";
-import { givenOptions, globalOptions } from "./global_options.ts";
+import { givenOptions, type GlobalOptions, globalOptions } from "./global_options.ts";
 import { configureLogging, logger } from "./logging.ts";
-import { openProgressView } from "./progress_view.ts";
+import { openProgressView, type ProgressView } from "./progress_view.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** What `main.ts` gives the command line to work with. */
@@ -28,6 +29,8 @@ export type Invocation = {
   readonly openContext: () => Promise<AgentContext>;
   /** Writes the result to stdout: the value as one JSON document, or its text. */
   readonly print: <T>(value: T, formatText: (value: T) => string) => void;
+  /** Shows progress on stderr until closed. */
+  readonly openProgress: () => ProgressView;
   /** Runs something that takes time, with progress on stderr. */
   readonly withProgress: <T>(body: (onProgress: ProgressListener) => Promise<T>) => Promise<T>;
 };
@@ -50,11 +53,11 @@ export async function beginInvocation(command: Command, composition: Composition
   const { terminal, environment, signal } = composition;
   const global = readOptions(command, globalOptions);
   await configureLogging(terminal, {
-    level: global.quiet ? "error" : global.logLevel === "warn" ? "warning" : global.logLevel,
+    level: logLevelOf(global),
     format: global.logFormat,
   });
   const settings = await loadSettings(global, environment);
-  return {
+  const invocation: Invocation = {
     signal,
     terminal,
     environment,
@@ -63,8 +66,14 @@ export async function beginInvocation(command: Command, composition: Composition
       await composition.openContext(settings, (message) => logger.warn("{note}", { note: message })),
     print: (value, formatText) =>
       terminal.writeOut(global.output === "json" ? JSON.stringify(value, null, 2) + "\n" : formatText(value)),
+    // A program that reads JSON may read stderr for the error's document: plain lines would be in its way.
+    openProgress: () =>
+      openProgressView(terminal, {
+        isQuiet: global.quiet || (global.output === "json" && !terminal.isErrorTerminal),
+        hasBars: global.progress,
+      }),
     withProgress: async (body) => {
-      const view = openProgressView(terminal, { isQuiet: global.quiet, hasBars: global.progress });
+      const view = invocation.openProgress();
       try {
         return await body(view.listen);
       } finally {
@@ -72,4 +81,10 @@ export async function beginInvocation(command: Command, composition: Composition
       }
     },
   };
+  return invocation;
+}
+
+function logLevelOf({ quiet, logLevel, output }: GlobalOptions): LogLevel {
+  if (logLevel !== undefined) return logLevel === "warn" ? "warning" : logLevel;
+  return quiet || output === "json" ? "error" : "warning";
 }

@@ -17,6 +17,8 @@ export type IngestOptions = {
   readonly signal?: AbortSignal | undefined;
   /** Told after every chunk how many bytes have come so far. */
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
+  /** Called when the blob is verified and safe on disk; it becomes visible when this resolves, and is discarded when not. */
+  readonly beforeCommit?: (() => Promise<void>) | undefined;
 };
 
 export type IngestPlace = {
@@ -53,6 +55,7 @@ export async function ingestBlob(
       await file.sync();
     });
     throwIfAborted(options.signal);
+    await options.beforeCommit?.();
     await fileSystem.rename(temporaryPath, join(blobDirectory, digestEncoded(digest)));
   } catch (error) {
     // The first failure is the one to tell. What even now stays behind is swept when the store is next

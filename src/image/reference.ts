@@ -62,8 +62,7 @@ export function parseReference(text: string): Reference {
       remedy: "shorten it",
     });
   }
-  // deno-lint-ignore no-control-regex -- control characters are what is looked for
-  if (/[\u0000-\u001f\u007f]/.test(text)) {
+  if (/\p{Cc}/u.test(text)) {
     refuse(text, "it holds a control character", { remedy: "write it in printable characters" });
   }
   if (text.startsWith("oci:")) return parseLayout(text, text.slice("oci:".length));

@@ -199,6 +199,5 @@ function readTail(child: ChildProcess): () => string {
 }
 
 function printable(text: string): string {
-  // deno-lint-ignore no-control-regex -- control characters are what is removed
-  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, "");
+  return text.replace(/(?!\n)\p{Cc}/gu, "");
 }

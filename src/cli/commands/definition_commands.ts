@@ -55,7 +55,7 @@ function register(program: Command, composition: Composition, { name, descriptio
     const wish = {
       ...imageWishOf(context, readReference(word, invocation.environment), given),
       ...bootWishesOf(given),
-      machine: machineWishesOf(PREVIEW_ID, given),
+      machine: { ...machineWishesOf(given), id: PREVIEW_ID },
     };
     print(
       invocation,

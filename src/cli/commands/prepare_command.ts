@@ -39,11 +39,13 @@ Examples:
   command.action(async (text: string) => {
     const invocation = await beginInvocation(command, composition);
     const given = readOptions(command, options);
+    // Read even when there is no machine: a wish that makes no sense is told, not passed over.
+    const machine = machineWishesOf(given);
     const context = await invocation.openContext();
     const wish = {
       ...imageWishOf(context, readReference(text, invocation.environment), given),
       ...bootWishesOf(given),
-      machine: given.machine === undefined ? null : machineWishesOf(given.machine, given),
+      machine: given.machine === undefined ? null : { ...machine, id: given.machine },
     };
     const document = await invocation.withProgress((onProgress) =>
       prepare(context, wish, { signal: invocation.signal, onProgress })

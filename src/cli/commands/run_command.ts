@@ -3,7 +3,6 @@ import { z } from "zod";
 import { run } from "../../agent/run.ts";
 import { ShimError } from "../../errors.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
-import { openProgressView } from "../progress_view.ts";
 import {
   addBootOptions,
   addImageOptions,
@@ -20,12 +19,7 @@ import {
 const options = imageOptions.extend(bootOptions.shape).extend(machineOptions.shape).extend({
   keep: z.boolean().default(false),
   timeout: z.string().regex(/^[0-9]{1,6}(\.[0-9]{1,3})?$/, "must be a number of seconds").optional(),
-  quiet: z.boolean().default(false),
-  progress: z.boolean().default(true),
 });
-
-/** A machine's id is drawn by the use case; this one only fills the place while the options are read. */
-const THROW_AWAY = "run";
 
 export function registerRun(program: Command, composition: Composition): void {
   const command = program.command("run").argument("<ref>", "HOST/REPOSITORY:TAG or oci:DIR:TAG")
@@ -50,7 +44,7 @@ Examples:
     const wish = {
       ...imageWishOf(context, readReference(text, invocation.environment), given),
       ...bootWishesOf(given),
-      machine: machineWishesOf(THROW_AWAY, given),
+      machine: machineWishesOf(given),
       isKept: given.keep,
       timeoutMs: given.timeout === undefined ? undefined : Number(given.timeout) * 1000,
       stdin: terminal.isInputTerminal ? "inherit" as const : "ignore" as const,
@@ -59,7 +53,7 @@ Examples:
       throw new ShimError("REQUEST_INVALID", 'Cannot use --timeout "0": must be more than 0 seconds');
     }
     // The bars must be gone before the guest takes the terminal.
-    const view = openProgressView(terminal, { isQuiet: given.quiet, hasBars: given.progress });
+    const view = invocation.openProgress();
     const decoder = new TextDecoder();
     try {
       const document = await run(context, wish, {

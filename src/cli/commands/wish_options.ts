@@ -94,7 +94,8 @@ export const machineOptions = z.object({
 
 const BYTES_PER_MIB = 2 ** 20;
 
-export function machineWishesOf(id: string, options: z.infer<typeof machineOptions>): MachineWishes {
+/** Everything about a machine but its id. @throws {ShimError} REQUEST_INVALID */
+export function machineWishesOf(options: z.infer<typeof machineOptions>): Omit<MachineWishes, "id"> {
   const memoryBytes = parseSize(options.memory, "--memory");
   if (memoryBytes === 0 || memoryBytes % BYTES_PER_MIB !== 0) {
     throw new ShimError(
@@ -109,7 +110,6 @@ export function machineWishesOf(id: string, options: z.infer<typeof machineOptio
     );
   }
   return {
-    id,
     uuid: options.uuid ?? null,
     diskSizeBytes: options.diskSize === undefined ? null : parseSize(options.diskSize, "--disk-size"),
     memoryMib: memoryBytes / BYTES_PER_MIB,

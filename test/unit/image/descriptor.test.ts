@@ -61,7 +61,7 @@ describe("toDescriptor", () => {
     ["-1", "size: Too small: expected number to be >=0"],
     ["1.5", "size: Invalid input: expected int, received number"],
     ['"5"', "size: Invalid input: expected number, received string"],
-    ["9007199254740993", "size: Too big: expected int to be <9007199254740991"],
+    ["9007199254740993", "size: Too big: expected int to be <=9007199254740991"],
     ["1e400", "size: Invalid input: expected number, received Infinity"],
     ["null", "size: Invalid input: expected number, received null"],
     ["true", "size: Invalid input: expected number, received boolean"],
