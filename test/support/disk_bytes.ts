@@ -3,7 +3,10 @@
 const SECTOR_BYTES = 512;
 
 /** Zeros, with some bytes at some places. */
-export function bytesWith(sizeBytes: number, parts: Readonly<Record<number, string | readonly number[]>> = {}): Uint8Array {
+export function bytesWith(
+  sizeBytes: number,
+  parts: Readonly<Record<number, string | readonly number[]>> = {},
+): Uint8Array {
   const bytes = new Uint8Array(sizeBytes);
   for (const [offset, part] of Object.entries(parts)) {
     bytes.set(typeof part === "string" ? Buffer.from(part, "latin1") : part, Number(offset));
@@ -54,10 +57,15 @@ export function gptDisk(
 }
 
 /** An EFI program for a machine; its PE header stands where the field at 0x3c says. */
-export function efiProgram(machine: number, { headerAt = 0x80, sizeBytes = 8192 }: { headerAt?: number; sizeBytes?: number } = {}): Uint8Array {
+export function efiProgram(
+  machine: number,
+  { headerAt = 0x80, sizeBytes = 8192 }: { headerAt?: number; sizeBytes?: number } = {},
+): Uint8Array {
   const pointer = new Uint8Array(4);
   new DataView(pointer.buffer).setUint32(0, headerAt, true);
-  const header = headerAt + 6 <= sizeBytes ? { [headerAt]: ["P".charCodeAt(0), "E".charCodeAt(0), 0, 0, machine & 0xff, machine >> 8] } : {};
+  const header = headerAt + 6 <= sizeBytes
+    ? { [headerAt]: ["P".charCodeAt(0), "E".charCodeAt(0), 0, 0, machine & 0xff, machine >> 8] }
+    : {};
   return bytesWith(sizeBytes, { 0: "MZ", 0x3c: [...pointer], ...header });
 }
 

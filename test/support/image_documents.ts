@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { VerifiedDocument } from "../../src/image/image_source.ts";
 import { OCI_INDEX, OCI_MANIFEST } from "../../src/image/media_type.ts";
-import { blobOf } from "./content_kit.ts";
+import { blobOf } from "./blobs.ts";
 
 /** A JSON object that need not be valid: tests spoil one field at a time. */
 export type JsonObject = Readonly<Record<string, unknown>>;

@@ -59,14 +59,20 @@ describe("CODES", () => {
 });
 
 describe("ShimError", () => {
-  it.each(Object.keys(CODES) as ErrorCode[])("%s tells its exit code, HTTP status and whether to retry", (code) => {
-    const { exitCode, httpStatus, retryable } = new ShimError(code, "Cannot go on: it is a test");
-    expect({ exit: exitCode, http: httpStatus, retryable }).toEqual(CODES[code]);
-  });
+  it.each(Object.keys(CODES) as ErrorCode[])(
+    "%s tells its exit code, HTTP status and whether to retry",
+    (code) => {
+      const { exitCode, httpStatus, retryable } = new ShimError(code, "Cannot go on: it is a test");
+      expect({ exit: exitCode, http: httpStatus, retryable }).toEqual(CODES[code]);
+    },
+  );
 
   it("keeps message, cause and details", () => {
     const cause = new Error("ENOENT");
-    const error = new ShimError("IO_ERROR", "Cannot read", { cause, details: { remedy: "look", path: "/x" } });
+    const error = new ShimError("IO_ERROR", "Cannot read", {
+      cause,
+      details: { remedy: "look", path: "/x" },
+    });
     expect(error).toMatchObject({
       name: "ShimError",
       message: "Cannot read",
@@ -88,11 +94,20 @@ describe("toShimError", () => {
   });
 
   it.each([
-    ["an Error", new TypeError("x is not a function"), "Cannot go on: unexpected failure, x is not a function"],
+    [
+      "an Error",
+      new TypeError("x is not a function"),
+      "Cannot go on: unexpected failure, x is not a function",
+    ],
     ["a string", "boom", "Cannot go on: unexpected failure, boom"],
     ["undefined", undefined, "Cannot go on: unexpected failure, undefined"],
   ])("makes INTERNAL of %s", (_name, thrown, message) => {
     const { code, message: told, cause, retryable } = toShimError(thrown);
-    expect({ code, told, cause, retryable }).toEqual({ code: "INTERNAL", told: message, cause: thrown, retryable: false });
+    expect({ code, told, cause, retryable }).toEqual({
+      code: "INTERNAL",
+      told: message,
+      cause: thrown,
+      retryable: false,
+    });
   });
 });

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { type ByteWindow, windowOf } from "../../../src/boot/byte_window.ts";
 import { type DiskContent, recogniseDisk, refuseContainer } from "../../../src/boot/disk_content.ts";
 import { bytesWith, ESP_GUID, gptDisk, LINUX_GUID, mbrDisk } from "../../support/disk_bytes.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const CODE = "\xfa\x31\xc0"; // cli; xor ax, ax
 const gpt = (hasEfiSystemPartition: boolean, hasBiosBootCode = false): DiskContent => ({
@@ -32,7 +32,11 @@ const fatBootSector = bytesWith(MIB, {
   440: "This is not a bootable disk. Please insert a bootable floppy and press any key to try again",
   510: [0x55, 0xaa],
 });
-const fatBootSectorWithoutText = bytesWith(MIB, { 0: "\xeb\x58\x90mkfs.fat", 0x52: "FAT32   ", 510: [0x55, 0xaa] });
+const fatBootSectorWithoutText = bytesWith(MIB, {
+  0: "\xeb\x58\x90mkfs.fat",
+  0x52: "FAT32   ",
+  510: [0x55, 0xaa],
+});
 
 describe("recogniseDisk", () => {
   it.each([
@@ -50,14 +54,38 @@ describe("recogniseDisk", () => {
     ["GPT with entries beyond what is read", gptDisk([ESP_GUID], { entriesSector: 1000n }), gpt(false)],
     ["GPT with entries beyond any disk", gptDisk([ESP_GUID], { entriesSector: 2n ** 64n - 1n }), gpt(false)],
     ["a protective MBR without GPT", mbrDisk([{ type: 0xee, firstSector: 1 }]), UNKNOWN],
-    ["MBR with boot code", mbrDisk([{ type: 0x83, firstSector: 2048, status: 0x80 }], { bootCode: CODE, sizeBytes: 4 * MIB }), mbr(false, true)],
+    [
+      "MBR with boot code",
+      mbrDisk([{ type: 0x83, firstSector: 2048, status: 0x80 }], { bootCode: CODE, sizeBytes: 4 * MIB }),
+      mbr(false, true),
+    ],
     ["MBR without boot code", mbrDisk([{ type: 0x83, firstSector: 1 }]), mbr(false, false)],
-    ["MBR with an EFI system partition", mbrDisk([{ type: 0x83, firstSector: 1 }, { type: 0xef, firstSector: 9 }]), mbr(true, false)],
-    ["MBR with code in its last bytes only", mbrDisk([{ type: 0x83, firstSector: 1 }], { bootCode: `${"\0".repeat(439)}\xf4` }), mbr(false, true)],
-    ["MBR with a disk signature, which is no code", bytesWithSignature(mbrDisk([{ type: 0x83, firstSector: 1 }])), mbr(false, false)],
+    [
+      "MBR with an EFI system partition",
+      mbrDisk([{ type: 0x83, firstSector: 1 }, { type: 0xef, firstSector: 9 }]),
+      mbr(true, false),
+    ],
+    [
+      "MBR with code in its last bytes only",
+      mbrDisk([{ type: 0x83, firstSector: 1 }], { bootCode: `${"\0".repeat(439)}\xf4` }),
+      mbr(false, true),
+    ],
+    [
+      "MBR with a disk signature, which is no code",
+      bytesWithSignature(mbrDisk([{ type: 0x83, firstSector: 1 }])),
+      mbr(false, false),
+    ],
     ["MBR without partitions", mbrDisk([], { bootCode: CODE }), UNKNOWN],
-    ["MBR with a partition at sector 0", mbrDisk([{ type: 0x83, firstSector: 0 }], { bootCode: CODE }), UNKNOWN],
-    ["MBR with a partition beyond the disk", mbrDisk([{ type: 0x83, firstSector: 2048 }], { sizeBytes: MIB }), UNKNOWN],
+    [
+      "MBR with a partition at sector 0",
+      mbrDisk([{ type: 0x83, firstSector: 0 }], { bootCode: CODE }),
+      UNKNOWN,
+    ],
+    [
+      "MBR with a partition beyond the disk",
+      mbrDisk([{ type: 0x83, firstSector: 2048 }], { sizeBytes: MIB }),
+      UNKNOWN,
+    ],
     ["MBR with a status that is none", mbrDisk([{ type: 0x83, firstSector: 1, status: 1 }]), UNKNOWN],
     ["MBR without its signature", mbrDisk([{ type: 0x83, firstSector: 1 }]).fill(0, 510, 512), UNKNOWN],
     ["a FAT boot sector", fatBootSector, UNKNOWN],
@@ -101,7 +129,7 @@ describe("recogniseDisk", () => {
     ["qed", { 0: "QED\0" }],
     ["vmdk", { 0: "KDMV\x01" }],
     ["vmdk", { 0: "COWD" }],
-    ["vmdk", { 0: "# Disk DescriptorFile\nversion=1\nRW 1 FLAT \"/etc/passwd\" 0\n" }],
+    ["vmdk", { 0: '# Disk DescriptorFile\nversion=1\nRW 1 FLAT "/etc/passwd" 0\n' }],
     ["vdi", { 0: "<<< Oracle VM VirtualBox Disk Image >>>\n", 64: "\x7f\x10\xda\xbe" }],
     ["vhdx", { 0: "vhdxfile" }],
     ["vhd", { 0: "conectix" }],
@@ -124,7 +152,13 @@ describe("recogniseDisk", () => {
   });
 
   it.each([0, 1, 3, 71, 103, 511])("HD11 knows nothing of a head of %i bytes", async (sizeBytes) => {
-    for (const whole of [gptDisk([ESP_GUID]), mbrDisk([{ type: 0x83, firstSector: 1 }], { bootCode: CODE }), bytesWith(2048, { 1080: "\x53\xef" })]) {
+    for (
+      const whole of [
+        gptDisk([ESP_GUID]),
+        mbrDisk([{ type: 0x83, firstSector: 1 }], { bootCode: CODE }),
+        bytesWith(2048, { 1080: "\x53\xef" }),
+      ]
+    ) {
       expect(await recogniseDisk(windowOf(whole.slice(0, sizeBytes)))).toEqual(UNKNOWN);
     }
   });
@@ -161,7 +195,9 @@ describe("recogniseDisk", () => {
     );
     await fc.assert(fc.asyncProperty(anyHead, fc.maxSafeNat(), async (head, sizeBytes) => {
       const { window, reads } = watched(windowOf(head, sizeBytes));
-      expect(["partitioned", "file-system", "container", "unknown"]).toContain((await recogniseDisk(window)).kind);
+      expect(["partitioned", "file-system", "container", "unknown"]).toContain(
+        (await recogniseDisk(window)).kind,
+      );
       expect(reads).toEqual([[0, 65608]]);
     }));
   });
@@ -206,7 +242,10 @@ describe("refuseContainer", () => {
     expect(refusalOf(() => refuseContainer({ kind: "container", name: "qcow2" }))).toEqual({
       code: "FORMAT_MISMATCH",
       message: "Cannot use the rootfs layer as a disk: it is a qcow2 file, must be a raw disk image",
-      details: { format: "qcow2", remedy: "publish the image with a raw disk: qemu-img convert -O raw, or unpack it" },
+      details: {
+        format: "qcow2",
+        remedy: "publish the image with a raw disk: qemu-img convert -O raw, or unpack it",
+      },
     });
   });
 });

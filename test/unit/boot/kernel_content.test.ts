@@ -24,8 +24,16 @@ describe("recogniseKernel", () => {
       format: "arm64 Image",
       architecture: "arm64",
     }],
-    ["EFI program for amd64", efiProgram(0x8664), { kind: "kernel", format: "EFI/PE", architecture: "amd64" }],
-    ["EFI program for arm64", efiProgram(0xaa64), { kind: "kernel", format: "EFI/PE", architecture: "arm64" }],
+    ["EFI program for amd64", efiProgram(0x8664), {
+      kind: "kernel",
+      format: "EFI/PE",
+      architecture: "amd64",
+    }],
+    ["EFI program for arm64", efiProgram(0xaa64), {
+      kind: "kernel",
+      format: "EFI/PE",
+      architecture: "arm64",
+    }],
     ["EFI program with its header beyond the first 4 KiB", efiProgram(0xaa64, { headerAt: 5000 }), {
       kind: "kernel",
       format: "EFI/PE",
@@ -38,7 +46,11 @@ describe("recogniseKernel", () => {
     }],
     ["HD17 EFI program for RISC-V", efiProgram(0x5064), BROKEN_PE],
     ["HD17 EFI program for 32-bit x86", efiProgram(0x014c), BROKEN_PE],
-    ["HD17 EFI program with its header beyond the end", efiProgram(0x8664, { headerAt: 0xffffffff }), BROKEN_PE],
+    [
+      "HD17 EFI program with its header beyond the end",
+      efiProgram(0x8664, { headerAt: 0xffffffff }),
+      BROKEN_PE,
+    ],
     ["HD17 EFI program cut off in its header", efiProgram(0x8664).slice(0, 0x85), BROKEN_PE],
     ["HD17 EFI program without header", bytesWith(8192, { 0: "MZ" }), BROKEN_PE],
     ["HD17 MZ alone", bytesWith(2, { 0: "MZ" }), BROKEN_PE],
@@ -61,9 +73,9 @@ describe("recogniseKernel", () => {
   });
 
   it("never throws and reads little, whatever the bytes", async () => {
-    const anyHead = fc.tuple(fc.constantFrom("", "MZ"), fc.uint8Array({ maxLength: 1024 })).map(([magic, rest]) =>
-      new Uint8Array(Buffer.concat([Buffer.from(magic), rest]))
-    );
+    const anyHead = fc.tuple(fc.constantFrom("", "MZ"), fc.uint8Array({ maxLength: 1024 })).map((
+      [magic, rest],
+    ) => new Uint8Array(Buffer.concat([Buffer.from(magic), rest])));
     await fc.assert(fc.asyncProperty(anyHead, fc.maxSafeNat(), async (head, sizeBytes) => {
       let readBytes = 0;
       const window = windowOf(head, sizeBytes);

@@ -9,7 +9,7 @@ import {
   manifestJsonOf,
   randomDigest,
 } from "../../support/image_documents.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const ROLES: readonly Role[] = ["rootfs", "kernel", "initramfs", "squashfs", "cmdline", "uki", "iso"];
 const IRONCORE = "application/vnd.ironcore.image.";
@@ -51,7 +51,9 @@ describe("assignRoles", () => {
 
   it("HM13 lets one digest have two roles", () => {
     const digest = randomDigest();
-    const both = ["kernel", "initramfs"].map((role) => descriptorJsonOf({ mediaType: `${IRONCORE}${role}`, digest }));
+    const both = ["kernel", "initramfs"].map((role) =>
+      descriptorJsonOf({ mediaType: `${IRONCORE}${role}`, digest })
+    );
     expect(assign(both).layers.map(({ role, descriptor }) => [role, descriptor.digest])).toEqual([
       ["kernel", digest],
       ["initramfs", digest],
@@ -64,7 +66,10 @@ describe("assignRoles", () => {
   ])("takes one disk that is listed %s once", (_name, second) => {
     const digest = randomDigest();
     const twice = [`${IRONCORE}rootfs`, second].map((mediaType) => descriptorJsonOf({ mediaType, digest }));
-    expect(assign(twice).layers.map(({ role, descriptor }) => [role, descriptor.digest])).toEqual([["rootfs", digest]]);
+    expect(assign(twice).layers.map(({ role, descriptor }) => [role, descriptor.digest])).toEqual([[
+      "rootfs",
+      digest,
+    ]]);
   });
 
   it.each([
@@ -78,7 +83,9 @@ describe("assignRoles", () => {
     );
     expect(refusalOf(() => assign(["cmdline", ...layers]))).toEqual({
       code: "LAYER_DUPLICATE",
-      message: `Cannot give role "${role}": layers "${digests[0]}" and "${digests[1]}" both claim it, must be one`,
+      message: `Cannot give role "${role}": layers "${digests[0]}" and "${
+        digests[1]
+      }" both claim it, must be one`,
       details: { role, digests },
     });
   });
@@ -110,7 +117,10 @@ describe("assignRoles", () => {
   });
 
   it("HM16 makes nothing of annotations", () => {
-    const annotations = { "org.opencontainers.image.title": "rootfs", "containerd.io/x": "../../etc/cron.d/x\n" };
+    const annotations = {
+      "org.opencontainers.image.title": "rootfs",
+      "containerd.io/x": "../../etc/cron.d/x\n",
+    };
     const layer = descriptorJsonOf({ mediaType: `${IRONCORE}iso`, annotations });
     expect(assign([layer]).layers).toEqual([{
       role: "iso",

@@ -2,7 +2,8 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Environment, loadSettings, type SettingFlags } from "../../../src/config/settings.ts";
-import { failureOf, randomWord } from "../../support/content_kit.ts";
+import { failureOf } from "../../support/failures.ts";
+import { randomWord } from "../../support/random_word.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const directory = useTemporaryDirectory();
@@ -109,8 +110,8 @@ describe("loadSettings", () => {
 
   it("refuses a file that was asked for and is missing", async () => {
     const path = join(directory(), word);
-    for (const load of [loadSettings({ config: path }, user()), loadSettings({}, user({ BOOTSHIM_CONFIG: path }))]) {
-      const { code, message } = await failureOf(load);
+    for (const [flags, variables] of [[{ config: path }, {}], [{}, { BOOTSHIM_CONFIG: path }]] as const) {
+      const { code, message } = await failureOf(loadSettings(flags, user(variables)));
       expect(code).toBe("CONFIG_INVALID");
       expect(message.startsWith(`Cannot read configuration "${path}": ENOENT`)).toBe(true);
     }
@@ -132,15 +133,34 @@ describe("loadSettings", () => {
     const path = await write(text);
     const { code, message } = await failureOf(loadSettings({ config: path }, user()));
     expect(code).toBe("CONFIG_INVALID");
-    expect(message.startsWith(`Cannot read configuration "${path}" line ${line}: Invalid TOML document: `)).toBe(true);
+    expect(message.startsWith(`Cannot read configuration "${path}" line ${line}: Invalid TOML document: `))
+      .toBe(true);
     expect(message).not.toContain("\n");
   });
 
   it.each([
     ["at the top", '# roots\nroots = "/x"\n', 2, "roots", 'Unrecognized key: "roots"'],
-    ["in a table", '[registry]\ninsecure = []\n\n  insecur = ["h.io"]\n', 4, "registry.insecur", 'Unrecognized key: "insecur"'],
-    ["with dots", "root = '/x'\nregistry.insecur = []\n", 2, "registry.insecur", 'Unrecognized key: "insecur"'],
-    ["in an inline table", "registry = { insecur = [] }\n", 1, "registry.insecur", 'Unrecognized key: "insecur"'],
+    [
+      "in a table",
+      '[registry]\ninsecure = []\n\n  insecur = ["h.io"]\n',
+      4,
+      "registry.insecur",
+      'Unrecognized key: "insecur"',
+    ],
+    [
+      "with dots",
+      "root = '/x'\nregistry.insecur = []\n",
+      2,
+      "registry.insecur",
+      'Unrecognized key: "insecur"',
+    ],
+    [
+      "in an inline table",
+      "registry = { insecur = [] }\n",
+      1,
+      "registry.insecur",
+      'Unrecognized key: "insecur"',
+    ],
     ["as a table", "\n[registries]\nx = 1\n", 2, "registries", 'Unrecognized key: "registries"'],
     ["as a table in a table", "\n[ qemu.x ]\n", 2, "qemu", 'Unrecognized key: "qemu"'],
     ["as an array of tables", "\n\n[[hosts]]\n", 3, "hosts", 'Unrecognized key: "hosts"'],
@@ -153,7 +173,13 @@ describe("loadSettings", () => {
   it.each([
     ["a root that is a number", "root = 5\n", 1, "root", "Invalid input: expected string, received number"],
     ["a relative root", "\nroot = 'x'\n", 2, "root", "must be an absolute path"],
-    ["a registry that is a word", "registry = 'h.io'\n", 1, "registry", "Invalid input: expected object, received string"],
+    [
+      "a registry that is a word",
+      "registry = 'h.io'\n",
+      1,
+      "registry",
+      "Invalid input: expected object, received string",
+    ],
     [
       "a number among the registries",
       "[registry]\ninsecure = ['h.io', 5]\n",

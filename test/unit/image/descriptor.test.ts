@@ -9,7 +9,7 @@ import {
 import { parseDigest } from "../../../src/image/digest.ts";
 import { parseJsonDocument } from "../../../src/image/json_document.ts";
 import { descriptorJsonOf, randomDigest } from "../../support/image_documents.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const digest = randomDigest();
 
@@ -31,7 +31,13 @@ describe("toDescriptor", () => {
     const platform = { architecture: "x86_64", os: "gardenlinux", variant: "v8" };
     const annotations = { "org.opencontainers.image.title": "../../etc/cron.d/x", "": "\n" };
     const json = descriptorJsonOf({ mediaType: "a/b", digest, size: 7, platform, annotations });
-    expect(read(JSON.stringify(json))).toEqual({ mediaType: "a/b", digest, sizeBytes: 7, annotations, platform });
+    expect(read(JSON.stringify(json))).toEqual({
+      mediaType: "a/b",
+      digest,
+      sizeBytes: 7,
+      annotations,
+      platform,
+    });
   });
 
   it("takes null for no platform and no annotations, as some encoders write it", () => {
@@ -66,7 +72,7 @@ describe("toDescriptor", () => {
     ["null", "size: Invalid input: expected number, received null"],
     ["true", "size: Invalid input: expected number, received boolean"],
     ["[5]", "size: Invalid input: expected number, received array"],
-    ["5,\"size\":5", '"size" stands twice in one object'],
+    ['5,"size":5', '"size" stands twice in one object'],
   ])("HM07 refuses size %s", (size, why) => {
     expect(refusalOf(() => read(withSize(size)))).toEqual({
       code: "MANIFEST_INVALID",
@@ -82,9 +88,21 @@ describe("toDescriptor", () => {
   it.each([
     ["HM07 no size", { size: undefined }, "size: Invalid input: expected number, received undefined"],
     ["no digest", { digest: undefined }, "digest: Invalid input: expected string, received undefined"],
-    ["no media type", { mediaType: undefined }, "mediaType: Invalid input: expected string, received undefined"],
-    ["a number as annotation", { annotations: { a: 1 } }, "annotations.a: Invalid input: expected string, received number"],
-    ["a platform without os", { platform: { architecture: "amd64" } }, "platform.os: Invalid input: expected string, received undefined"],
+    [
+      "no media type",
+      { mediaType: undefined },
+      "mediaType: Invalid input: expected string, received undefined",
+    ],
+    [
+      "a number as annotation",
+      { annotations: { a: 1 } },
+      "annotations.a: Invalid input: expected string, received number",
+    ],
+    [
+      "a platform without os",
+      { platform: { architecture: "amd64" } },
+      "platform.os: Invalid input: expected string, received undefined",
+    ],
   ])("refuses %s", (_name, changes, why) => {
     expect(refusalOf(() => read(JSON.stringify(descriptorJsonOf(changes))))).toEqual({
       code: "MANIFEST_INVALID",
@@ -93,7 +111,18 @@ describe("toDescriptor", () => {
     });
   });
 
-  it.each(["", "text", "/", "a/", "/b", "a/b/c", "a/b; charset=utf-8", "a b/c", "a/b\n", `a/${"b".repeat(254)}`])(
+  it.each([
+    "",
+    "text",
+    "/",
+    "a/",
+    "/b",
+    "a/b/c",
+    "a/b; charset=utf-8",
+    "a b/c",
+    "a/b\n",
+    `a/${"b".repeat(254)}`,
+  ])(
     "refuses media type %j",
     (mediaType) => {
       const { code, message } = refusalOf(() => read(JSON.stringify(descriptorJsonOf({ mediaType }))));
@@ -130,11 +159,12 @@ describe("fromDescriptor", () => {
   });
 
   it("leaves out what is not there", () => {
-    expect(fromDescriptor({ mediaType: "a/b", digest: parseDigest(digest), sizeBytes: 0, annotations: {} })).toEqual({
-      mediaType: "a/b",
-      digest,
-      size: 0,
-    });
+    expect(fromDescriptor({ mediaType: "a/b", digest: parseDigest(digest), sizeBytes: 0, annotations: {} }))
+      .toEqual({
+        mediaType: "a/b",
+        digest,
+        size: 0,
+      });
   });
 });
 
@@ -148,7 +178,8 @@ describe("requireAtMost", () => {
   it("HM09 refuses one byte more before any of them is asked for", () => {
     expect(refusalOf(() => requireAtMost(descriptor, 2 ** 50 - 1, "layer"))).toEqual({
       code: "LIMIT_EXCEEDED",
-      message: `Cannot take layer "${digest}": declared 1125899906842624 bytes, limit is 1125899906842623 bytes`,
+      message:
+        `Cannot take layer "${digest}": declared 1125899906842624 bytes, limit is 1125899906842623 bytes`,
       details: {},
     });
   });

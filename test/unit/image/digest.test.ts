@@ -7,7 +7,7 @@ import {
   shortDigest,
 } from "../../../src/image/digest.ts";
 import { randomDigest } from "../../support/image_documents.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const hex = "0123456789abcdef".repeat(4);
 

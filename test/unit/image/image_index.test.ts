@@ -12,7 +12,7 @@ import {
   randomDigest,
   textDocument,
 } from "../../support/image_documents.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const read = ({ bytes, descriptor }: VerifiedDocument) => parseImageIndex(bytes, descriptor);
 
@@ -28,7 +28,12 @@ describe("parseImageIndex", () => {
   it("reads entries in their order, and annotations", () => {
     const [first, second] = [randomDigest(), randomDigest("sha512")];
     const document = indexDocument(indexJsonOf([
-      { mediaType: OCI_MANIFEST, digest: first, size: 1, platform: { architecture: "arm64", os: "linux", variant: "v8" } },
+      {
+        mediaType: OCI_MANIFEST,
+        digest: first,
+        size: 1,
+        platform: { architecture: "arm64", os: "linux", variant: "v8" },
+      },
       { mediaType: IRONCORE_ARTIFACTS_MANIFEST, digest: second, size: 2, annotations: { variant: "metal" } },
     ], { annotations: { "org.opencontainers.image.ref.name": "../../another" } }));
     expect(read(document)).toEqual({
@@ -40,7 +45,12 @@ describe("parseImageIndex", () => {
           annotations: {},
           platform: { architecture: "arm64", os: "linux", variant: "v8" },
         },
-        { mediaType: IRONCORE_ARTIFACTS_MANIFEST, digest: second, sizeBytes: 2, annotations: { variant: "metal" } },
+        {
+          mediaType: IRONCORE_ARTIFACTS_MANIFEST,
+          digest: second,
+          sizeBytes: 2,
+          annotations: { variant: "metal" },
+        },
       ],
       annotations: { "org.opencontainers.image.ref.name": "../../another" },
     });
@@ -52,7 +62,10 @@ describe("parseImageIndex", () => {
     ["no schema version", indexJsonOf([], { schemaVersion: undefined })],
     ["annotations null", indexJsonOf([], { annotations: null })],
     ["HM21 foreign fields", indexJsonOf([], { artifactType: 7, subject: { digest: "x" }, "x-y": [[]] })],
-    ["HM10 a prototype of its own", JSON.parse('{"manifests":[],"__proto__":{"layers":[]},"constructor":{}}')],
+    [
+      "HM10 a prototype of its own",
+      JSON.parse('{"manifests":[],"__proto__":{"layers":[]},"constructor":{}}'),
+    ],
   ])("reads an index with %s", (_name, json) => {
     expect(read(indexDocument(json))).toEqual({ entries: [], annotations: {} });
   });
@@ -82,8 +95,16 @@ describe("parseImageIndex", () => {
     ["an array", [], "document: Invalid input: expected object, received array"],
     ["null", null, "document: Invalid input: expected object, received null"],
     ["schema version 1", indexJsonOf([], { schemaVersion: 1 }), "schemaVersion: Invalid input: expected 2"],
-    ["entries that are an object", indexJsonOf([], { manifests: {} }), "manifests: Invalid input: expected array, received object"],
-    ["an entry that is null", { manifests: [null] }, "manifests.0: Invalid input: expected object, received null"],
+    [
+      "entries that are an object",
+      indexJsonOf([], { manifests: {} }),
+      "manifests: Invalid input: expected array, received object",
+    ],
+    [
+      "an entry that is null",
+      { manifests: [null] },
+      "manifests.0: Invalid input: expected object, received null",
+    ],
     [
       "HM07 a broken size",
       indexJsonOf([entryJsonOf("amd64"), entryJsonOf("amd64", { size: -1 })]),
@@ -97,8 +118,15 @@ describe("parseImageIndex", () => {
   ])("refuses %s", (_name, json, why) => refuse(indexDocument(json), why));
 
   it("HM04 HM05 refuses an entry's broken digest", () => {
-    for (const [digest, code] of [["sha256:../../x", "MANIFEST_INVALID"], [`md5:${"a".repeat(32)}`, "DIGEST_UNSUPPORTED"]]) {
-      expect(refusalOf(() => read(indexDocument(indexJsonOf([entryJsonOf("amd64", { digest })])))).code).toBe(code);
+    for (
+      const [digest, code] of [["sha256:../../x", "MANIFEST_INVALID"], [
+        `md5:${"a".repeat(32)}`,
+        "DIGEST_UNSUPPORTED",
+      ]]
+    ) {
+      expect(refusalOf(() => read(indexDocument(indexJsonOf([entryJsonOf("amd64", { digest })])))).code).toBe(
+        code,
+      );
     }
   });
 
@@ -118,7 +146,11 @@ describe("parseImageIndex", () => {
     }, { requiredKeys: [] });
     const anyIndex = fc.oneof(
       fc.jsonValue(),
-      fc.record({ manifests: fc.array(anyEntry, { maxLength: 3 }), layers: fc.jsonValue(), annotations: fc.jsonValue() }, {
+      fc.record({
+        manifests: fc.array(anyEntry, { maxLength: 3 }),
+        layers: fc.jsonValue(),
+        annotations: fc.jsonValue(),
+      }, {
         requiredKeys: ["manifests"],
       }),
     );

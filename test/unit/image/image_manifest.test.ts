@@ -14,7 +14,7 @@ import {
   OCI_INDEX,
   OCI_MANIFEST,
 } from "../../../src/image/media_type.ts";
-import { randomWord } from "../../support/content_kit.ts";
+import { randomWord } from "../../support/random_word.ts";
 import {
   descriptorJsonOf,
   manifestDocument,
@@ -22,7 +22,7 @@ import {
   randomDigest,
   textDocument,
 } from "../../support/image_documents.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const read = ({ bytes, descriptor }: VerifiedDocument) => parseImageManifest(bytes, descriptor);
 const config = { mediaType: IRONCORE_CONFIG, digest: randomDigest(), size: 2 };
@@ -42,11 +42,12 @@ describe("parseImageManifest", () => {
       { mediaType: "a/b", digest: randomDigest(), size: 1, annotations: { title: "x" } },
       { mediaType: "c/d", digest: `blake3:${"a".repeat(64)}`, size: 2 },
     ];
-    expect(read(manifestDocument(manifestJsonOf(layers, { config, annotations: { variant: "metal" } })))).toEqual({
-      config: expectedConfig,
-      layers,
-      annotations: { variant: "metal" },
-    });
+    expect(read(manifestDocument(manifestJsonOf(layers, { config, annotations: { variant: "metal" } }))))
+      .toEqual({
+        config: expectedConfig,
+        layers,
+        annotations: { variant: "metal" },
+      });
   });
 
   it.each([
@@ -54,7 +55,10 @@ describe("parseImageManifest", () => {
     ["no media type", manifestJsonOf([], { config, mediaType: undefined })],
     ["no schema version", manifestJsonOf([], { config, schemaVersion: undefined })],
     ["annotations null", manifestJsonOf([], { config, annotations: null })],
-    ["HM21 foreign fields", manifestJsonOf([], { config, artifactType: "x", subject: { digest: 5 }, blobs: [] })],
+    [
+      "HM21 foreign fields",
+      manifestJsonOf([], { config, artifactType: "x", subject: { digest: 5 }, blobs: [] }),
+    ],
   ])("reads a manifest with %s", (_name, json) => {
     expect(read(manifestDocument(json))).toEqual({ config: expectedConfig, layers: [], annotations: {} });
   });
@@ -65,8 +69,16 @@ describe("parseImageManifest", () => {
   });
 
   it.each([
-    ["HM03 manifests beside layers", manifestJsonOf([], { manifests: [] }), "manifests: must not be in an image manifest"],
-    ["HM03 manifests that are null", manifestJsonOf([], { manifests: null }), "manifests: must not be in an image manifest"],
+    [
+      "HM03 manifests beside layers",
+      manifestJsonOf([], { manifests: [] }),
+      "manifests: must not be in an image manifest",
+    ],
+    [
+      "HM03 manifests that are null",
+      manifestJsonOf([], { manifests: null }),
+      "manifests: must not be in an image manifest",
+    ],
     [
       "HM19 an index that was offered as a manifest",
       { schemaVersion: 2, manifests: [] },
@@ -78,7 +90,11 @@ describe("parseImageManifest", () => {
       { ...manifestJsonOf([], { layers: undefined }), Layers: [] },
       "layers: Invalid input: expected array, received undefined",
     ],
-    ["schema version 1", manifestJsonOf([], { schemaVersion: 1 }), "schemaVersion: Invalid input: expected 2"],
+    [
+      "schema version 1",
+      manifestJsonOf([], { schemaVersion: 1 }),
+      "schemaVersion: Invalid input: expected 2",
+    ],
     [
       "HM07 a layer without size",
       manifestJsonOf(["rootfs", descriptorJsonOf({ size: undefined })]),
@@ -92,7 +108,12 @@ describe("parseImageManifest", () => {
   ])("refuses %s", (_name, json, why) => refuse(manifestDocument(json), why));
 
   it("HM04 HM05 refuses the configuration's broken digest", () => {
-    for (const [digest, code] of [["sha256:%2e", "MANIFEST_INVALID"], [`md5:${"a".repeat(32)}`, "DIGEST_UNSUPPORTED"]]) {
+    for (
+      const [digest, code] of [["sha256:%2e", "MANIFEST_INVALID"], [
+        `md5:${"a".repeat(32)}`,
+        "DIGEST_UNSUPPORTED",
+      ]]
+    ) {
       const json = manifestJsonOf([], { config: descriptorJsonOf({ digest }) });
       expect(refusalOf(() => read(manifestDocument(json))).code).toBe(code);
     }
@@ -107,7 +128,10 @@ describe("parseImageManifest", () => {
   it("gives a manifest or a ShimError, whatever the JSON", () => {
     const anyManifest = fc.oneof(
       fc.jsonValue(),
-      fc.record({ config: fc.oneof(fc.constant(config), fc.jsonValue()), layers: fc.array(fc.jsonValue(), { maxLength: 3 }) }),
+      fc.record({
+        config: fc.oneof(fc.constant(config), fc.jsonValue()),
+        layers: fc.array(fc.jsonValue(), { maxLength: 3 }),
+      }),
     );
     fc.assert(fc.property(anyManifest, (json) => {
       try {
@@ -121,7 +145,9 @@ describe("parseImageManifest", () => {
 
 describe("formatImageManifest", () => {
   it("gives equal bytes for equal manifests, and they read back the same", () => {
-    const read1 = read(manifestDocument(manifestJsonOf(["kernel", "initramfs"], { annotations: { variant: "metal" } })));
+    const read1 = read(
+      manifestDocument(manifestJsonOf(["kernel", "initramfs"], { annotations: { variant: "metal" } })),
+    );
     const manifest = { ...read1, layers: read1.layers.map(toDescriptor) };
     const bytes = formatImageManifest(manifest);
     expect(formatImageManifest(structuredClone(manifest))).toEqual(bytes);
@@ -171,8 +197,16 @@ describe("parseImageConfig", () => {
   it.each([
     ["HM14 garbage", "\u0000\u0001", "it is not a UTF-8 JSON document"],
     ["HM14 an array", "[]", "document: Invalid input: expected object, received array"],
-    ["HM14 a number as command line", '{"commandLine":5}', "commandLine: Invalid input: expected string, received number"],
-    ["HM10 two command lines", '{"commandLine":"a","commandLine":"b"}', '"commandLine" stands twice in one object'],
+    [
+      "HM14 a number as command line",
+      '{"commandLine":5}',
+      "commandLine: Invalid input: expected string, received number",
+    ],
+    [
+      "HM10 two command lines",
+      '{"commandLine":"a","commandLine":"b"}',
+      '"commandLine" stands twice in one object',
+    ],
   ])("refuses %s", (_name, text, why) => {
     expect(refusalOf(() => readConfig(text))).toEqual({
       code: "MANIFEST_INVALID",
@@ -186,7 +220,8 @@ describe("parseImageConfig", () => {
     const large = { ...descriptor, sizeBytes: 4 * 1024 * 1024 + 1 };
     expect(refusalOf(() => parseImageConfig(new Uint8Array(), large))).toEqual({
       code: "LIMIT_EXCEEDED",
-      message: `Cannot read image configuration "${descriptor.digest}": 4194305 bytes, limit is 4194304 bytes`,
+      message:
+        `Cannot read image configuration "${descriptor.digest}": 4194305 bytes, limit is 4194304 bytes`,
       details: {},
     });
   });

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { parseJsonDocument } from "../../../src/image/json_document.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const read = (text: string) => parseJsonDocument(bytes(text), z.unknown(), "document");
@@ -36,7 +36,11 @@ describe("parseJsonDocument", () => {
     ["__proto__", '{"__proto__":1,"__proto__":2}', '"__proto__" stands twice in one object'],
     ["a name with blanks before its colon", '{"a" : 1, "a"\n:2}', '"a" stands twice in one object'],
     ["the empty name", '{"":1,"":2}', '"" stands twice in one object'],
-    ["a long name", `{"${"n".repeat(300)}":1,"${"n".repeat(300)}":2}`, `"${"n".repeat(100)}" stands twice in one object`],
+    [
+      "a long name",
+      `{"${"n".repeat(300)}":1,"${"n".repeat(300)}":2}`,
+      `"${"n".repeat(100)}" stands twice in one object`,
+    ],
   ])("HM10 refuses %s that stands twice", (_name, text, why) => refuse(bytes(text), why));
 
   it.each(['{"a":"\\ud800"}', '["\\udc00"]', '{"\\ud800":1}', '"\\udc00\\ud800"'])(
@@ -62,14 +66,20 @@ describe("parseJsonDocument", () => {
   });
 
   it("tells the first three violations by their path", () => {
-    const schema = z.object({ a: z.array(z.object({ size: z.int() })), b: z.string(), c: z.string(), d: z.string() });
-    expect(refusalOf(() => parseJsonDocument(bytes('{"a":[{"size":1},{"size":1.5}]}'), schema, "it"))).toEqual({
-      code: "MANIFEST_INVALID",
-      message: "Cannot read it: a.1.size: Invalid input: expected int, received number; " +
-        "b: Invalid input: expected string, received undefined; " +
-        "c: Invalid input: expected string, received undefined; and 1 more",
-      details: {},
+    const schema = z.object({
+      a: z.array(z.object({ size: z.int() })),
+      b: z.string(),
+      c: z.string(),
+      d: z.string(),
     });
+    expect(refusalOf(() => parseJsonDocument(bytes('{"a":[{"size":1},{"size":1.5}]}'), schema, "it")))
+      .toEqual({
+        code: "MANIFEST_INVALID",
+        message: "Cannot read it: a.1.size: Invalid input: expected int, received number; " +
+          "b: Invalid input: expected string, received undefined; " +
+          "c: Invalid input: expected string, received undefined; and 1 more",
+        details: {},
+      });
     expect(refusalOf(() => parseJsonDocument(bytes("[]"), schema, "it")).message).toBe(
       "Cannot read it: document: Invalid input: expected object, received array",
     );

@@ -5,7 +5,7 @@ import {
   requireVariant,
   variantOf,
 } from "../../../src/image/platform.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const ARCHITECTURES = [
   ["amd64", "amd64"],
@@ -28,7 +28,17 @@ const VARIANTS = [
   ["baremetal", "metal"],
   ["BareMetal", "metal"],
 ] as const;
-const NEITHER = ["", "s390x", "i386", "arm", " amd64", "unknown", "constructor", "__proto__", "hasOwnProperty"];
+const NEITHER = [
+  "",
+  "s390x",
+  "i386",
+  "arm",
+  " amd64",
+  "unknown",
+  "constructor",
+  "__proto__",
+  "hasOwnProperty",
+];
 
 describe("architectureOf and requireArchitecture", () => {
   it.each(ARCHITECTURES)("read %s as %s", (word, architecture) => {

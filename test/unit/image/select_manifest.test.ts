@@ -20,7 +20,7 @@ import {
   manifestDocument,
   manifestJsonOf,
 } from "../../support/image_documents.ts";
-import { refusalOf } from "../../support/refusal_of.ts";
+import { refusalOf } from "../../support/failures.ts";
 
 const VM: PlatformWish = { architecture: "amd64", variant: "virtualization" };
 const METAL: PlatformWish = { architecture: "amd64", variant: "metal" };
@@ -32,8 +32,13 @@ function indexOf(...entries: readonly JsonObject[]): ImageIndex {
 }
 
 /** What the manifests at these places of the index say of themselves. */
-function annotationsAt(index: ImageIndex, byPlace: Readonly<Record<number, Record<string, string>>>): ManifestAnnotations {
-  return new Map(Object.entries(byPlace).map(([place, annotations]) => [digestAt(index, Number(place)), annotations]));
+function annotationsAt(
+  index: ImageIndex,
+  byPlace: Readonly<Record<number, Record<string, string>>>,
+): ManifestAnnotations {
+  return new Map(
+    Object.entries(byPlace).map(([place, annotations]) => [digestAt(index, Number(place)), annotations]),
+  );
 }
 
 function digestAt(index: ImageIndex, place: number): Digest {
@@ -49,7 +54,8 @@ function chosenPlace(index: ImageIndex, wish: PlatformWish, manifests?: Manifest
 
 const amd64 = (changes: Parameters<typeof entryJsonOf>[1] = {}) => entryJsonOf("amd64", changes);
 const arm64 = (changes: Parameters<typeof entryJsonOf>[1] = {}) => entryJsonOf("arm64", changes);
-const annotated = (annotations: Record<string, string>, architecture = "amd64") => entryJsonOf(architecture, { annotations });
+const annotated = (annotations: Record<string, string>, architecture = "amd64") =>
+  entryJsonOf(architecture, { annotations });
 const silent = (changes: JsonObject = {}) => descriptorJsonOf(changes);
 
 describe("selectManifest", () => {
@@ -58,11 +64,28 @@ describe("selectManifest", () => {
     ["any spelling of the architecture", VM, [arm64(), entryJsonOf("x86_64")], 1],
     ["arm64 with its v8", ARM, [amd64(), arm64({ variant: "v8" })], 1],
     ["HM17 the first of two that match", VM, [arm64(), amd64(), amd64()], 1],
-    ["HM17 the first of two that state the wanted variant", METAL, [annotated({ variant: "metal" }), amd64({ variant: "metal" })], 0],
-    ["the variant annotation", METAL, [annotated({ variant: "virtualization" }), annotated({ variant: "metal" })], 1],
-    ["a variant in platform.variant", METAL, [amd64({ variant: "virtualization" }), amd64({ variant: "baremetal" })], 1],
-    ["a variant in cname", METAL, [annotated({ cname: "kvm-amd64-1" }), annotated({ cname: "metal_pxe-amd64-1" })], 1],
-    ["cname baremetal", METAL, [annotated({ cname: "kvm_x-amd64" }), annotated({ cname: "baremetal-amd64" })], 1],
+    ["HM17 the first of two that state the wanted variant", METAL, [
+      annotated({ variant: "metal" }),
+      amd64({ variant: "metal" }),
+    ], 0],
+    ["the variant annotation", METAL, [
+      annotated({ variant: "virtualization" }),
+      annotated({ variant: "metal" }),
+    ], 1],
+    ["a variant in platform.variant", METAL, [
+      amd64({ variant: "virtualization" }),
+      amd64({ variant: "baremetal" }),
+    ], 1],
+    ["a variant in cname", METAL, [
+      annotated({ cname: "kvm-amd64-1" }),
+      annotated({ cname: "metal_pxe-amd64-1" }),
+    ], 1],
+    [
+      "cname baremetal",
+      METAL,
+      [annotated({ cname: "kvm_x-amd64" }), annotated({ cname: "baremetal-amd64" })],
+      1,
+    ],
     ["the annotation before platform.variant", METAL, [
       amd64({ variant: "metal", annotations: { variant: "kvm" } }),
       amd64({ variant: "kvm", annotations: { variant: "metal" } }),
@@ -75,12 +98,31 @@ describe("selectManifest", () => {
       amd64({ variant: "v3", annotations: { cname: "kvm-amd64" } }),
       amd64({ variant: "v3", annotations: { cname: "metal-amd64" } }),
     ], 1],
-    ["one that states no variant after one that does", VM, [amd64(), amd64({ variant: "virtualization" })], 1],
-    ["one that states no variant, when nobody states the wanted one", METAL, [amd64({ variant: "virtualization" }), amd64()], 1],
-    ["one whose variant word is empty, as stating none", METAL, [annotated({ variant: "kvm" }), annotated({ variant: "", cname: "" })], 1],
+    [
+      "one that states no variant after one that does",
+      VM,
+      [amd64(), amd64({ variant: "virtualization" })],
+      1,
+    ],
+    ["one that states no variant, when nobody states the wanted one", METAL, [
+      amd64({ variant: "virtualization" }),
+      amd64(),
+    ], 1],
+    ["one whose variant word is empty, as stating none", METAL, [
+      annotated({ variant: "kvm" }),
+      annotated({ variant: "", cname: "" }),
+    ], 1],
     ["linux before another word, whatever the order", VM, [amd64({ os: "gardenlinux" }), amd64()], 1],
-    ["linux without variant before another word with it", VM, [amd64({ os: "gardenlinux", variant: "kvm" }), amd64()], 1],
-    ["another word, when linux is of another architecture only", VM, [arm64(), amd64({ os: "gardenlinux" })], 1],
+    ["linux without variant before another word with it", VM, [
+      amd64({ os: "gardenlinux", variant: "kvm" }),
+      amd64(),
+    ], 1],
+    [
+      "another word, when linux is of another architecture only",
+      VM,
+      [arm64(), amd64({ os: "gardenlinux" })],
+      1,
+    ],
     ["Garden Linux's own index", VM, [
       entryJsonOf("amd64", { os: "gardenlinux", annotations: { cname: "ali-gardener_prod-amd64-1" } }),
       entryJsonOf("arm64", { os: "gardenlinux", annotations: { cname: "kvm-gardener_prod-arm64-1" } }),
@@ -115,7 +157,11 @@ describe("selectManifest", () => {
       2: { architecture: "arm64", variant: "metal" },
       3: { architecture: "arm64", cname: "kvm-arm64" },
     });
-    expect([VM, METAL, ARM, { ...ARM, variant: "metal" as const }].map((wish) => chosenPlace(index, wish, manifests))).toEqual([
+    expect(
+      [VM, METAL, ARM, { ...ARM, variant: "metal" as const }].map((wish) =>
+        chosenPlace(index, wish, manifests)
+      ),
+    ).toEqual([
       1,
       0,
       3,
@@ -125,7 +171,10 @@ describe("selectManifest", () => {
 
   it("lets the entry's own word decide over its manifest's", () => {
     const index = indexOf(annotated({ cname: "metal-amd64" }), amd64());
-    const manifests = annotationsAt(index, { 0: { variant: "kvm", architecture: "arm64" }, 1: { variant: "kvm" } });
+    const manifests = annotationsAt(index, {
+      0: { variant: "kvm", architecture: "arm64" },
+      1: { variant: "kvm" },
+    });
     expect([VM, METAL].map((wish) => chosenPlace(index, wish, manifests))).toEqual([1, 0]);
   });
 
@@ -146,17 +195,35 @@ describe("selectManifest", () => {
       ["amd64", "linux", null],
       ["s390x", "linux", null],
     ]],
-    ["other variants", METAL, [amd64({ variant: "kvm" }), annotated({ variant: "cloud" })], "amd64/virtualization, amd64/other", [
-      ["amd64", "linux", "virtualization"],
-      ["amd64", "linux", "other"],
-    ]],
-    ["the wanted variant for another system only, where linux exists", METAL, [
-      amd64({ os: "gardenlinux", variant: "metal" }),
-      amd64({ variant: "kvm" }),
-    ], "amd64/metal, amd64/virtualization", [["amd64", "gardenlinux", "metal"], ["amd64", "linux", "virtualization"]]],
-    ["clouds only", VM, [entryJsonOf("amd64", { os: "gardenlinux", annotations: { cname: "aws-amd64" } })], "amd64/other", [
-      ["amd64", "gardenlinux", "other"],
-    ]],
+    [
+      "other variants",
+      METAL,
+      [amd64({ variant: "kvm" }), annotated({ variant: "cloud" })],
+      "amd64/virtualization, amd64/other",
+      [
+        ["amd64", "linux", "virtualization"],
+        ["amd64", "linux", "other"],
+      ],
+    ],
+    [
+      "the wanted variant for another system only, where linux exists",
+      METAL,
+      [
+        amd64({ os: "gardenlinux", variant: "metal" }),
+        amd64({ variant: "kvm" }),
+      ],
+      "amd64/metal, amd64/virtualization",
+      [["amd64", "gardenlinux", "metal"], ["amd64", "linux", "virtualization"]],
+    ],
+    [
+      "clouds only",
+      VM,
+      [entryJsonOf("amd64", { os: "gardenlinux", annotations: { cname: "aws-amd64" } })],
+      "amd64/other",
+      [
+        ["amd64", "gardenlinux", "other"],
+      ],
+    ],
     ["two manifests that state nothing", VM, [silent(), silent()], "any/unstated, any/unstated", [
       [null, null, null],
       [null, null, null],
@@ -168,9 +235,15 @@ describe("selectManifest", () => {
     const places = offersOf(index).map((offer) => offer.descriptor.digest);
     expect(refusalOf(() => selectManifest(index, wish))).toEqual({
       code: "PLATFORM_NOT_FOUND",
-      message: `Cannot choose a manifest: wanted ${wish.architecture}/${wish.variant}, the image offers ${list}`,
+      message:
+        `Cannot choose a manifest: wanted ${wish.architecture}/${wish.variant}, the image offers ${list}`,
       details: {
-        offered: offered.map(([architecture, os, variant], i) => ({ architecture, os, variant, digest: places[i] })),
+        offered: offered.map(([architecture, os, variant], i) => ({
+          architecture,
+          os,
+          variant,
+          digest: places[i],
+        })),
         remedy: "choose one of the offered with --arch and --variant",
       },
     });
@@ -181,11 +254,26 @@ describe("undecidedEntries", () => {
   it.each<[string, PlatformWish, readonly JsonObject[], readonly number[]]>([
     ["none when an entry states the wanted variant", VM, [amd64(), amd64({ variant: "kvm" })], []],
     ["none when all state another variant", VM, [amd64({ variant: "metal" }), arm64()], []],
-    ["those of the architecture that state no variant", VM, [amd64(), arm64(), amd64({ variant: "metal" }), amd64()], [0, 3]],
+    ["those of the architecture that state no variant", VM, [
+      amd64(),
+      arm64(),
+      amd64({ variant: "metal" }),
+      amd64(),
+    ], [0, 3]],
     ["those that state no architecture", ARM, [silent(), amd64(), silent()], [0, 2]],
-    ["those that state a variant but no architecture", METAL, [silent({ annotations: { variant: "metal" } }), silent()], [0, 1]],
-    ["linux only, where it exists", VM, [amd64({ os: "gardenlinux", variant: "kvm" }), amd64(), silent(), amd64()], [1, 3]],
-    ["other systems, where linux is of another architecture", VM, [amd64({ os: "gardenlinux" }), arm64()], [0]],
+    ["those that state a variant but no architecture", METAL, [
+      silent({ annotations: { variant: "metal" } }),
+      silent(),
+    ], [0, 1]],
+    ["linux only, where it exists", VM, [
+      amd64({ os: "gardenlinux", variant: "kvm" }),
+      amd64(),
+      silent(),
+      amd64(),
+    ], [1, 3]],
+    ["other systems, where linux is of another architecture", VM, [amd64({ os: "gardenlinux" }), arm64()], [
+      0,
+    ]],
     ["no documents that are no manifests", VM, [silent({ mediaType: "a/b" }), silent()], [1]],
   ])("are %s", (_name, wish, entries, places) => {
     const index = indexOf(...entries);
@@ -199,8 +287,20 @@ describe("requirePlatform", () => {
   it.each([
     ["nothing", {}, undefined, undefined, undefined],
     ["the architecture in the configuration", {}, "x86_64", "amd64", undefined],
-    ["the architecture and variant in annotations", { architecture: "amd64", variant: "kvm" }, undefined, "amd64", "virtualization"],
-    ["an architecture in annotations, before the configuration's", { architecture: "amd64" }, "arm64", "amd64", undefined],
+    [
+      "the architecture and variant in annotations",
+      { architecture: "amd64", variant: "kvm" },
+      undefined,
+      "amd64",
+      "virtualization",
+    ],
+    [
+      "an architecture in annotations, before the configuration's",
+      { architecture: "amd64" },
+      "arm64",
+      "amd64",
+      undefined,
+    ],
     ["the variant in cname", { cname: "kvm-amd64" }, "amd64", "amd64", "virtualization"],
     ["an empty architecture", { architecture: "" }, "", undefined, undefined],
   ])("accepts a lone manifest that states %s", (_name, annotations, architecture, read, variant) => {
@@ -214,14 +314,26 @@ describe("requirePlatform", () => {
   });
 
   it.each([
-    ["another architecture in the configuration", {}, "arm64", "arm64/unstated", { architecture: "arm64", variant: null }],
+    ["another architecture in the configuration", {}, "arm64", "arm64/unstated", {
+      architecture: "arm64",
+      variant: null,
+    }],
     ["another architecture in annotations", { architecture: "v8" }, "amd64", "arm64/unstated", {
       architecture: "arm64",
       variant: null,
     }],
-    ["an architecture that nobody boots", {}, "s390x", "s390x/unstated", { architecture: "s390x", variant: null }],
-    ["another variant", { variant: "metal" }, "amd64", "amd64/metal", { architecture: "amd64", variant: "metal" }],
-    ["a cloud's flavour", { cname: "aws-amd64" }, undefined, "any/other", { architecture: null, variant: "other" }],
+    ["an architecture that nobody boots", {}, "s390x", "s390x/unstated", {
+      architecture: "s390x",
+      variant: null,
+    }],
+    ["another variant", { variant: "metal" }, "amd64", "amd64/metal", {
+      architecture: "amd64",
+      variant: "metal",
+    }],
+    ["a cloud's flavour", { cname: "aws-amd64" }, undefined, "any/other", {
+      architecture: null,
+      variant: "other",
+    }],
   ])("refuses a lone manifest that states %s", (_name, annotations, architecture, list, offered) => {
     expect(refusalOf(() => requirePlatform(descriptor, VM, { annotations, architecture }))).toEqual({
       code: "PLATFORM_NOT_FOUND",
@@ -236,7 +348,11 @@ describe("requirePlatform", () => {
 
 describe("describeOffer", () => {
   it("tells our word for the architecture, else the image's own", () => {
-    const index = indexOf(entryJsonOf("aarch64", { variant: "metal" }), entryJsonOf("riscv64", { os: "plan9" }), silent());
+    const index = indexOf(
+      entryJsonOf("aarch64", { variant: "metal" }),
+      entryJsonOf("riscv64", { os: "plan9" }),
+      silent(),
+    );
     expect(offersOf(index).map(describeOffer)).toEqual([
       { architecture: "arm64", os: "linux", variant: "metal", digest: digestAt(index, 0) },
       { architecture: "riscv64", os: "plan9", variant: null, digest: digestAt(index, 1) },
