@@ -16,6 +16,13 @@ export default defineConfig({
   test: {
     pool: "forks",
     passWithNoTests: false,
-    projects: [quick("unit"), quick("contract"), quick("golden"), real("integration"), real("fault")],
+    projects: [
+      quick("unit"),
+      quick("contract"),
+      quick("golden"),
+      real("integration"),
+      real("fault"),
+      real("fuzz"),
+    ],
   },
 });

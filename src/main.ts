@@ -7,9 +7,10 @@ import { writeSync } from "node:fs";
 import process from "node:process";
 import type { AgentContext } from "./agent/agent_context.ts";
 import { runProgram } from "./cli/program.ts";
-import type { Terminal } from "./cli/terminal.ts";
+import { ReaderGone, type Terminal } from "./cli/terminal.ts";
 import type { Settings } from "./config/settings.ts";
 import { ContentStore } from "./content/content_store.ts";
+import { DerivedDisks } from "./content/derived_disks.ts";
 import { ShimError } from "./errors.ts";
 import { qemuGroupId } from "./host/qemu_group.ts";
 import { architectureOf } from "./image/platform.ts";
@@ -19,13 +20,18 @@ const isRoot = process.geteuid?.() === 0;
 
 const terminal: Terminal = {
   writeOut: (text) => writeAll(1, text),
-  writeError: (text) => writeAll(2, text),
+  writeError: (text) => {
+    try {
+      writeAll(2, text);
+    } catch {
+      // Closed, or a terminal that is gone: there is nobody left to tell.
+    }
+  },
   isErrorTerminal: process.stderr.isTTY === true,
   isInputTerminal: process.stdin.isTTY === true,
-  hasColor: process.stderr.isTTY === true && !process.env["NO_COLOR"],
 };
 
-/** Whole and in order, whatever the reader's pace; a reader who went away (`| head`) ends us, as it ends any filter. */
+/** Whole and in order, whatever the reader's pace. */
 function writeAll(fd: number, text: string): void {
   let bytes = new TextEncoder().encode(text);
   while (bytes.length > 0) {
@@ -34,7 +40,8 @@ function writeAll(fd: number, text: string): void {
     } catch (error) {
       const code = error instanceof Error && "code" in error ? error.code : undefined;
       if (code === "EAGAIN") continue;
-      if (code === "EPIPE") process.exit(141);
+      // Not the end here: a guest has to be ended first, and its machine removed.
+      if (code === "EPIPE") throw new ReaderGone("Cannot write: the reader has gone", { cause: error });
       throw error;
     }
   }
@@ -50,21 +57,23 @@ async function openContext(settings: Settings, note: (message: string) => void):
   }
   const { rootDirectory } = settings;
   const groupId = await qemuGroupId();
+  const content = await ContentStore.open({ rootDirectory, groupId, onWarning: note });
   return {
-    content: await ContentStore.open({ rootDirectory, groupId, onWarning: note }),
+    content,
+    derived: new DerivedDisks({ rootDirectory, groupId, content }),
     machines: await MachineStore.open({ rootDirectory, groupId }),
     rootDirectory,
     insecureRegistries: settings.insecureRegistries,
     libvirtUri: settings.libvirtUri,
     hostArchitecture,
     isRoot,
-    configHome: process.env["XDG_CONFIG_HOME"] ?? `${homedir()}/.config`,
+    configHome: settings.configHome,
     note,
   };
 }
 
 const stop = new AbortController();
-for (const name of ["SIGINT", "SIGTERM"] as const) {
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(name, () => stop.abort(new ShimError("CANCELLED", `Cannot finish: ${name} was received`)));
 }
 

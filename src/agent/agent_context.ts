@@ -6,20 +6,23 @@
  * parents, and the reference last; a cached image needs no network; a machine folder is complete or absent.
  */
 import type { ContentStore } from "../content/content_store.ts";
+import type { DerivedDisks } from "../content/derived_disks.ts";
 import type { Architecture } from "../image/platform.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
 
 /** What every use case is given. Opened once by the composition root. */
 export type AgentContext = {
   readonly content: ContentStore;
+  /** Disks unpacked from packed layers. */
+  readonly derived: DerivedDisks;
   readonly machines: MachineStore;
   readonly rootDirectory: string;
   readonly insecureRegistries: readonly string[];
   readonly libvirtUri: string;
   readonly hostArchitecture: Architecture;
   readonly isRoot: boolean;
-  /** Where the user's own QEMU firmware descriptors may be: `$XDG_CONFIG_HOME`, or undefined. */
-  readonly configHome: string | undefined;
+  /** Where the user's own QEMU firmware descriptors may be. Absolute. */
+  readonly configHome: string;
   /** Something the user should know, but that stops nothing. */
   readonly note: (message: string) => void;
 };

@@ -12,14 +12,36 @@ import { formatReference, type Reference } from "../image/reference.ts";
 import { hashBytes } from "../image/verification.ts";
 import type { AgentContext } from "./agent_context.ts";
 
+/**
+ * Whose media types the layers get: `ironcore` is what tools write and providers read today, `spec` what the format's
+ * current specification says. They differ in the disk only: both have plain OCI manifests, and the command line in the
+ * image configuration, because the current specification knows no layer for it.
+ */
+export type BuildFormat = "ironcore" | "spec";
+
+/** The disk's name in the specification. */
+const SPECIFIED_DISK = "application/vnd.ironcore.image.disk.img";
+
+const TITLE = "org.opencontainers.image.title";
+
+/** Layers stand in this order, whatever the order in which they were given. */
+const LAYER_ORDER = ["rootfs", "kernel", "initramfs", "squashfs", "uki", "iso"] as const;
+
 /** The files of one manifest to be. */
 export type BuildPart = {
   readonly architecture: Architecture;
   readonly variant: Variant;
   /** The kernel's command line, which goes into the image configuration, where today's consumers look for it. */
   readonly commandLine: string | undefined;
-  /** Paths by role, in the order in which they become layers. */
+  /** Paths by role. */
   readonly files: ReadonlyMap<Exclude<Role, "cmdline">, string>;
+};
+
+export type BuildOptions = {
+  readonly format?: BuildFormat;
+  /** Of the index. */
+  readonly annotations?: ReadonlyMap<string, string>;
+  readonly signal?: AbortSignal | undefined;
 };
 
 export type BuiltImage = {
@@ -29,10 +51,11 @@ export type BuiltImage = {
 };
 
 /**
- * Makes an image of files and keeps it in the cache under a name. The same files give the same digests.
+ * Makes an image of files and keeps it in the cache under a name. The same files give the same digests, whatever their
+ * paths and times, and whatever the order of parts and annotations; the name is no part of the image.
  *
  * Virtualization manifests come before metal ones in the index, because consumers that know no variant take the first
- * entry of their architecture.
+ * entry of their architecture. Those that know it find it in the index entry and in the manifest.
  *
  * @throws {ShimError} REQUEST_INVALID for two parts of one architecture and variant, or a file that cannot be read;
  *   CMDLINE_INVALID
@@ -41,6 +64,7 @@ export async function buildImage(
   context: AgentContext,
   name: Reference,
   parts: readonly BuildPart[],
+  { format = "ironcore", annotations = new Map(), signal }: BuildOptions = {},
 ): Promise<BuiltImage> {
   if (name.digest || name.transport !== "docker") {
     throw new ShimError(
@@ -49,10 +73,16 @@ export async function buildImage(
     );
   }
   requireDistinct(parts);
-  const ordered = parts.toSorted((a, b) => Number(a.variant === "metal") - Number(b.variant === "metal"));
+  const ordered = parts.toSorted((a, b) =>
+    Number(a.variant === "metal") - Number(b.variant === "metal") ||
+    (a.architecture < b.architecture ? -1 : 1)
+  );
   const manifests: Descriptor[] = [];
-  for (const part of ordered) manifests.push(await buildManifest(context, part));
-  const bytes = formatImageIndex({ entries: manifests, annotations: {} });
+  for (const part of ordered) manifests.push(await buildManifest(context, part, { format, signal }));
+  const bytes = formatImageIndex({
+    entries: manifests,
+    annotations: Object.fromEntries([...annotations].sort(([a], [b]) => a < b ? -1 : 1)),
+  });
   const index = await keep(context, bytes, OCI_INDEX);
   await context.content.setReference(formatReference(name), index);
   return { reference: formatReference(name), digest: index.digest, manifests };
@@ -72,10 +102,19 @@ function requireDistinct(parts: readonly BuildPart[]): void {
   }
 }
 
-async function buildManifest(context: AgentContext, part: BuildPart): Promise<Descriptor> {
+async function buildManifest(
+  context: AgentContext,
+  part: BuildPart,
+  { format, signal }: { readonly format: BuildFormat; readonly signal: AbortSignal | undefined },
+): Promise<Descriptor> {
   const layers: Descriptor[] = [];
-  for (const [role, path] of part.files) {
-    layers.push(await context.content.ingestFile(path, { mediaType: mediaTypeOf(role) }));
+  for (const role of LAYER_ORDER) {
+    const path = part.files.get(role);
+    if (path === undefined) continue;
+    const mediaType = role === "rootfs" && format === "spec" ? SPECIFIED_DISK : mediaTypeOf(role);
+    const layer = await context.content.ingestFile(path, { mediaType, signal });
+    // Generic tools make files of titles; the file's own name is no part of the image.
+    layers.push({ ...layer, annotations: { [TITLE]: role } });
   }
   const commandLine = part.commandLine === undefined
     ? undefined
@@ -85,12 +124,13 @@ async function buildManifest(context: AgentContext, part: BuildPart): Promise<De
     encode(commandLine === undefined ? {} : { commandLine }),
     IRONCORE_CONFIG,
   );
-  const annotations = { architecture: part.architecture, variant: part.variant };
+  const { architecture, variant } = part;
+  const annotations = { architecture, [TITLE]: `${variant}-${architecture}`, variant };
   const manifest = await keep(context, formatImageManifest({ config, layers, annotations }), OCI_MANIFEST);
   return {
     ...manifest,
-    platform: { architecture: part.architecture, os: "linux" },
-    annotations: { variant: part.variant },
+    platform: { architecture, os: "linux" },
+    annotations: { variant },
   };
 }
 

@@ -39,7 +39,7 @@ export async function definitionOfImage(
     return await pullResolved(context, image, options);
   });
   const { image } = pulled;
-  const boot = await prepareBoot(context, pulled, wish);
+  const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });
   if (boot.firmware === "uefi") {
     throw new ShimError(
       "BOOT_MODE_IMPOSSIBLE",

@@ -4,6 +4,7 @@ import { type Digest, shortDigest } from "../image/digest.ts";
 import { type Descriptor, toDescriptor } from "../image/descriptor.ts";
 import { type ImageIndex, parseImageIndex } from "../image/image_index.ts";
 import { parseImageManifest } from "../image/image_manifest.ts";
+import type { VerifiedDocument } from "../image/image_source.ts";
 import { formatReference, type Reference } from "../image/reference.ts";
 import { describeOffer, offersOf } from "../image/select_manifest.ts";
 import type { AgentContext } from "./agent_context.ts";
@@ -82,6 +83,15 @@ async function heldBlobs(
 export function blobsOf(manifestBytes: Uint8Array, manifest: Descriptor): Descriptor[] {
   const parsed = parseImageManifest(manifestBytes, manifest);
   return [parsed.config, ...parsed.layers.map(toDescriptor)];
+}
+
+/** A document of the cache, or undefined when it is not there. @throws {ShimError} CONTENT_CORRUPT and its kin */
+export async function readCachedDocument(
+  context: AgentContext,
+  descriptor: Descriptor,
+): Promise<VerifiedDocument | undefined> {
+  if (!await context.content.hasBlob(descriptor)) return undefined;
+  return await context.content.readDocument(descriptor);
 }
 
 /**

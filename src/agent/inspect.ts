@@ -1,12 +1,15 @@
 import { windowOf } from "../boot/byte_window.ts";
-import type { BootWish } from "../boot/decide_boot.ts";
+import { type BootWish, modeVerdicts } from "../boot/decide_boot.ts";
 import { HEAD_BYTES } from "../boot/disk_content.ts";
+import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
 import type { ModeVerdict, Role } from "../boot/prepared_boot.ts";
+import { unpackDiskHead } from "../content/unpack_disk.ts";
+import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import { describeOffer } from "../image/select_manifest.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { examineLayers } from "./examine_layers.ts";
 import { withSource } from "./open_source.ts";
-import { verdictsOf } from "./prepare_boot.ts";
 import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
 
 /** What there is behind a reference, what would be chosen, and how it would boot. */
@@ -69,12 +72,44 @@ async function describeImage(
     manifestDigest: image.chosen.descriptor.digest,
     layers,
     commandLine: image.config.commandLine ?? null,
-    modes: await verdictsOf(image, wish, async (descriptor) => {
-      if (await context.content.hasBlob(descriptor)) return context.content.blobWindow(descriptor);
-      if (!image.source) return windowOf(new Uint8Array(), descriptor.sizeBytes);
-      const source = await image.source();
-      return windowOf(await source.readHead(descriptor, HEAD_BYTES, { signal }), descriptor.sizeBytes);
-    }),
+    modes: await verdictsOf(context, image, { wish, signal }),
     notes: image.notes,
   };
+}
+
+async function verdictsOf(
+  context: AgentContext,
+  image: ResolvedImage,
+  { wish, signal }: Look,
+): Promise<readonly ModeVerdict[]> {
+  const { findings } = await examineLayers(image.layers, {
+    architecture: wish.architecture,
+    look: async ({ role, descriptor }) => {
+      const unpacked = role === "rootfs" ? await context.derived.find(descriptor) : undefined;
+      if (unpacked) return context.derived.diskWindow(descriptor, unpacked);
+      const head = await readHead(context, image, { descriptor, signal });
+      const packing = role === "rootfs"
+        ? recognisePacking(descriptor.mediaType, head.subarray(0, PACKING_HEAD_BYTES))
+        : null;
+      if (packing) return await unpackDiskHead(packing, head);
+      const isCached = await context.content.hasBlob(descriptor);
+      return isCached ? context.content.blobWindow(descriptor) : windowOf(head, descriptor.sizeBytes);
+    },
+  });
+  return modeVerdicts(findings, wish);
+}
+
+type HeadOf = { readonly descriptor: Descriptor; readonly signal: AbortSignal | undefined };
+
+/** A layer's first bytes, from the cache, else from the source; none when neither may be asked. */
+async function readHead(
+  context: AgentContext,
+  image: ResolvedImage,
+  { descriptor, signal }: HeadOf,
+): Promise<Uint8Array> {
+  if (await context.content.hasBlob(descriptor)) {
+    return await context.content.blobWindow(descriptor).read(0, HEAD_BYTES);
+  }
+  if (!image.source) return new Uint8Array();
+  return await (await image.source()).readHead(descriptor, HEAD_BYTES, { signal });
 }

@@ -1,6 +1,7 @@
+import { openArchiveSource } from "../content/archive_source.ts";
 import { LayoutSource } from "../content/layout_source.ts";
 import type { ImageSource } from "../image/image_source.ts";
-import type { Reference } from "../image/reference.ts";
+import type { LayoutLocation, Reference } from "../image/reference.ts";
 import { RegistryClient } from "../registry/registry_client.ts";
 import type { AgentContext, PullPolicy } from "./agent_context.ts";
 
@@ -18,10 +19,40 @@ export async function withSource<T>(
   body: (source: LazySource | null) => Promise<T>,
 ): Promise<T> {
   if (pull === "never") return await body(null);
-  if (reference.transport === "oci") {
-    return await body(async () => await LayoutSource.open(reference.directory));
+  if (reference.transport === "docker") {
+    return await withRegistry(
+      context,
+      reference,
+      async (client) => await body(() => Promise.resolve(client)),
+    );
   }
-  return await withRegistry(context, reference, async (client) => await body(() => Promise.resolve(client)));
+  const { transport } = reference;
+  const path = reference.transport === "oci" ? reference.directory : reference.file;
+  let opening: Promise<LayoutSource> | undefined;
+  try {
+    return await body(() => opening ??= openLayout({ transport, path }));
+  } finally {
+    // One that did not open has told so already.
+    const opened = await opening?.catch(() => undefined);
+    await opened?.close();
+  }
+}
+
+/** Runs `body` with a whole image layout, and closes it whatever happens. Throws as opening it does. */
+export async function withLayout<T>(
+  location: LayoutLocation,
+  body: (source: LayoutSource) => Promise<T>,
+): Promise<T> {
+  const source = await openLayout(location);
+  try {
+    return await body(source);
+  } finally {
+    await source.close();
+  }
+}
+
+async function openLayout({ transport, path }: LayoutLocation): Promise<LayoutSource> {
+  return transport === "oci" ? await LayoutSource.open(path) : await openArchiveSource(path);
 }
 
 /** Runs `body` with a client of one repository; no connection is made before the first request. */

@@ -30,7 +30,7 @@ export async function prepare(
     return await pullResolved(context, image, options);
   });
   options.onProgress?.({ phase: "preparing", doneBytes: 0, totalBytes: 0, layers: [] });
-  const boot = await prepareBoot(context, pulled, wish);
+  const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });
   const machine = wish.machine &&
     await prepareMachine(context, { pulled, boot, wish, machine: wish.machine }, options);
   return { ...describePrepared(pulled, boot), machine };

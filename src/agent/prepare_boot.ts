@@ -1,21 +1,15 @@
-import type { ByteWindow } from "../boot/byte_window.ts";
 import { mergeCommandLine } from "../boot/command_line.ts";
-import {
-  type BootDecision,
-  type BootWish,
-  decideBoot,
-  type LayerFindings,
-  modeVerdicts,
-  requireLayersFor,
-} from "../boot/decide_boot.ts";
-import { recogniseDisk, refuseContainer } from "../boot/disk_content.ts";
-import { isInitramfs, recogniseKernel } from "../boot/kernel_content.ts";
-import type { BootDisk, ModeVerdict, PreparedBoot, Role, RoleLayer } from "../boot/prepared_boot.ts";
-import type { Descriptor } from "../image/descriptor.ts";
-import type { Architecture } from "../image/platform.ts";
+import { type BootDecision, type BootWish, decideBoot, requireLayersFor } from "../boot/decide_boot.ts";
+import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
+import type { JudgedDisk } from "../boot/judge_disk.ts";
+import type { BootDisk, LocalLayer, PreparedBoot, Role } from "../boot/prepared_boot.ts";
+import type { UnpackedDisk } from "../content/derived_disks.ts";
+import { ShimError } from "../errors.ts";
 import type { AgentContext } from "./agent_context.ts";
-import type { ImageWish, ResolvedImage } from "./resolve_image.ts";
+import { examineLayers, rolesOf } from "./examine_layers.ts";
+import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
+import type { ImageWish, ResolvedImage } from "./resolve_image.ts";
 
 /** How the caller wants the image booted. */
 export type BootWishes = BootWish & {
@@ -36,106 +30,121 @@ export function requireBootable(image: ResolvedImage, wish: BootWish): void {
 }
 
 /**
- * Decides the boot from the verified bytes of the cached layers.
+ * Decides the boot from the verified bytes of the cached layers; a packed disk is unpacked first, once for all machines.
  *
- * @throws {ShimError} BOOT_MODE_IMPOSSIBLE, CMDLINE_INVALID, FORMAT_MISMATCH
+ * @throws {ShimError} BOOT_MODE_IMPOSSIBLE, CMDLINE_INVALID, FORMAT_MISMATCH, FORMAT_UNSAFE, LIMIT_EXCEEDED, NO_SPACE
  */
 export async function prepareBoot(
   context: AgentContext,
   pulled: PulledImage,
-  wish: ImageWish & BootWishes,
+  { wish, ...options }: { readonly wish: ImageWish & BootWishes } & OperationOptions,
 ): Promise<PreparedBoot> {
   const { image } = pulled;
-  const findings = await examineLayers(
-    image.layers,
-    wish.architecture,
-    (descriptor) => Promise.resolve(context.content.blobWindow(descriptor)),
-  );
+  const packed = await unpackRootfs(context, pulled, options);
+  const { findings, rootfs } = await examineLayers(image.layers, {
+    architecture: wish.architecture,
+    look: ({ role, descriptor }) =>
+      Promise.resolve(
+        role === "rootfs" && packed
+          ? context.derived.diskWindow(descriptor, packed)
+          : context.content.blobWindow(descriptor),
+      ),
+  });
   const decision = decideBoot(findings, wish);
+  const { mode } = decision;
   const pathOf = (role: Role) => pulled.layers.find((layer) => layer.role === role)?.path ?? null;
-  const isKernelMode = decision.mode === "kernel";
   return {
     architecture: wish.architecture,
     variant: wish.variant,
-    mode: decision.mode,
+    mode,
     firmware: decision.firmware,
-    kernel: isKernelMode ? pathOf("kernel") : null,
+    kernel: mode === "kernel" ? pathOf("kernel") : null,
     initramfs: decision.usesInitramfs ? pathOf("initramfs") : null,
-    uki: null,
-    iso: null,
-    cmdline: mergeCommandLine({
-      replacement: wish.cmdline,
-      layer: await readCommandLine(context, image),
-      config: image.config.commandLine,
-      appends: wish.appends,
-      hasRootDisk: isKernelMode && decision.diskRoles.includes("rootfs"),
-    }),
+    uki: mode === "uki" ? pathOf("uki") : null,
+    iso: mode === "iso" ? pathOf("iso") : null,
+    cmdline: await commandLineOf(context, image, { wish, decision }),
     reason: decision.reason,
     modes: decision.modes,
-    disks: bootDisks(pulled, decision),
+    disks: bootDisks(pulled, { decision, packed, rootfs }),
   };
 }
 
-/** Opens a window onto a layer. */
-type Look = (descriptor: Descriptor) => Promise<ByteWindow>;
+/** Undefined when the layer is the disk itself, or there is none. */
+async function unpackRootfs(
+  context: AgentContext,
+  { layers }: PulledImage,
+  { signal }: OperationOptions,
+): Promise<UnpackedDisk | undefined> {
+  const layer = layers.find((each) => each.role === "rootfs");
+  if (!layer) return undefined;
+  const { descriptor } = layer;
+  const head = await context.content.blobWindow(descriptor).read(0, PACKING_HEAD_BYTES);
+  const packing = recognisePacking(descriptor.mediaType, head);
+  return packing ? await context.derived.unpackedDisk(descriptor, packing, { signal }) : undefined;
+}
 
-/** For `inspect`: what each mode's verdict would be. */
-export async function verdictsOf(
+async function commandLineOf(
+  context: AgentContext,
   image: ResolvedImage,
-  wish: ImageWish & BootWish,
-  look: Look,
-): Promise<readonly ModeVerdict[]> {
-  return modeVerdicts(await examineLayers(image.layers, wish.architecture, look), wish);
-}
-
-/** Looks at what the layers really hold, through windows of a few KiB. */
-async function examineLayers(
-  layers: readonly RoleLayer[],
-  architecture: Architecture,
-  look: Look,
-): Promise<LayerFindings> {
-  const windowOf = async (role: Role) => {
-    const layer = layers.find((each) => each.role === role);
-    return layer && await look(layer.descriptor);
-  };
-  const [rootfs, kernel, initramfs] = [
-    await windowOf("rootfs"),
-    await windowOf("kernel"),
-    await windowOf("initramfs"),
-  ];
-  const disk = rootfs && await recogniseDisk(rootfs);
-  if (disk) refuseContainer(disk);
-  return {
-    architecture,
-    roles: rolesOf(layers),
-    rootfs: disk,
-    kernel: kernel && await recogniseKernel(kernel),
-    initramfs: initramfs && { isInitramfs: await isInitramfs(initramfs) },
-  };
-}
-
-function rolesOf(layers: readonly RoleLayer[]): ReadonlySet<Role> {
-  return new Set(layers.map((layer) => layer.role));
+  { wish, decision }: { readonly wish: BootWishes; readonly decision: BootDecision },
+): Promise<string> {
+  const line = mergeCommandLine({
+    replacement: wish.cmdline,
+    layer: await readCommandLine(context, image),
+    config: image.config.commandLine,
+    appends: wish.appends,
+    hasRootDisk: decision.mode === "kernel" && decision.diskRoles.includes("rootfs"),
+  });
+  const sizeBytes = new TextEncoder().encode(line).length;
+  const limitBytes = decision.commandLineLimitBytes;
+  if (limitBytes !== null && sizeBytes > limitBytes) {
+    throw new ShimError(
+      "CMDLINE_INVALID",
+      `Cannot use the command line: ${sizeBytes} bytes, the kernel takes at most ${limitBytes} bytes`,
+    );
+  }
+  return line;
 }
 
 async function readCommandLine(context: AgentContext, image: ResolvedImage): Promise<string | undefined> {
   const layer = image.layers.find((each) => each.role === "cmdline");
   if (!layer) return undefined;
   const { bytes } = await context.content.readDocument(layer.descriptor);
-  return new TextDecoder().decode(bytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (error) {
+    throw new ShimError(
+      "CMDLINE_INVALID",
+      `Cannot use the cmdline layer "${layer.descriptor.digest}": it is not valid UTF-8`,
+      { cause: error },
+    );
+  }
 }
 
-function bootDisks(pulled: PulledImage, decision: BootDecision): BootDisk[] {
+type DiskSources = {
+  readonly decision: BootDecision;
+  readonly packed: UnpackedDisk | undefined;
+  readonly rootfs: JudgedDisk | undefined;
+};
+
+function bootDisks(pulled: PulledImage, { decision, packed, rootfs }: DiskSources): BootDisk[] {
   return decision.diskRoles.flatMap((role, index) => {
     const layer = pulled.layers.find((each) => each.role === role);
     if (!layer) return [];
-    return [{
-      role,
-      path: layer.path,
-      format: "raw" as const,
-      virtualSizeBytes: layer.descriptor.sizeBytes,
-      readOnly: role === "squashfs",
-      serial: index === 0 ? BOOT_DISK_SERIAL : null,
-    }];
+    const serial = index === 0 ? BOOT_DISK_SERIAL : null;
+    if (role === "squashfs" || !rootfs) return [squashfsDisk(layer, serial)];
+    const { format, virtualSizeBytes } = rootfs;
+    return [{ role, path: packed?.path ?? layer.path, format, virtualSizeBytes, readOnly: false, serial }];
   });
+}
+
+function squashfsDisk({ path, descriptor }: LocalLayer, serial: string | null): BootDisk {
+  return {
+    role: "squashfs",
+    path,
+    format: "raw",
+    virtualSizeBytes: descriptor.sizeBytes,
+    readOnly: true,
+    serial,
+  };
 }

@@ -5,7 +5,7 @@ import type { Digest } from "../image/digest.ts";
 import type { ImageSource } from "../image/image_source.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { withSource } from "./open_source.ts";
-import type { OperationOptions, ProgressListener } from "./progress.ts";
+import { type OperationOptions, TransferProgress } from "./progress.ts";
 import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
 
 /** An image whose chosen manifest is complete and verified in the cache. */
@@ -64,7 +64,12 @@ async function pullLayers(
   options: OperationOptions,
 ): Promise<number> {
   const missing = await missingBlobs(context, image.layers);
-  const progress = new PullProgress(image.layers, missing, options.onProgress);
+  const progress = new TransferProgress({
+    phase: "pulling",
+    blobs: missing,
+    layers: image.layers,
+    listener: options.onProgress,
+  });
   if (missing.length === 0) return 0;
   const source = await requireSource(image, missing);
   const stop = new AbortController();
@@ -149,44 +154,4 @@ async function missingBlobs(context: AgentContext, layers: readonly RoleLayer[])
     }
   }
   return [...missing.values()];
-}
-
-/** Adds up what the layers report, for whoever is listening. */
-class PullProgress {
-  readonly #doneBytes = new Map<Digest, number>();
-  readonly #layers: readonly RoleLayer[];
-  readonly #totalBytes: number;
-  readonly #listener: ProgressListener | undefined;
-
-  constructor(
-    layers: readonly RoleLayer[],
-    missing: readonly Descriptor[],
-    listener: ProgressListener | undefined,
-  ) {
-    this.#layers = layers.filter((layer) =>
-      missing.some((descriptor) => descriptor.digest === layer.descriptor.digest)
-    );
-    this.#totalBytes = missing.reduce((sum, descriptor) => sum + descriptor.sizeBytes, 0);
-    this.#listener = listener;
-    if (missing.length > 0) this.#tell();
-  }
-
-  advance(digest: Digest, doneBytes: number): void {
-    this.#doneBytes.set(digest, doneBytes);
-    this.#tell();
-  }
-
-  #tell(): void {
-    this.#listener?.({
-      phase: "pulling",
-      doneBytes: [...this.#doneBytes.values()].reduce((sum, bytes) => sum + bytes, 0),
-      totalBytes: this.#totalBytes,
-      layers: this.#layers.map(({ role, descriptor }) => ({
-        role,
-        digest: descriptor.digest,
-        doneBytes: this.#doneBytes.get(descriptor.digest) ?? 0,
-        totalBytes: descriptor.sizeBytes,
-      })),
-    });
-  }
 }

@@ -10,18 +10,14 @@ import {
   parseImageConfig,
   parseImageManifest,
 } from "../image/image_manifest.ts";
-import type { ImageSource, VerifiedDocument } from "../image/image_source.ts";
-import { isIndexType, isManifestType } from "../image/media_type.ts";
+import type { VerifiedDocument } from "../image/image_source.ts";
+import { isConfigType, isIndexType, isManifestType } from "../image/media_type.ts";
+import type { Annotations, Offer, Survey } from "../image/offer.ts";
+import { type Architecture, architectureHint } from "../image/platform.ts";
 import { formatReference, type Reference } from "../image/reference.ts";
-import {
-  type Offer,
-  offersOf,
-  type PlatformWish,
-  requirePlatform,
-  selectManifest,
-  undecidedEntries,
-} from "../image/select_manifest.ts";
-import type { AgentContext, PullPolicy } from "./agent_context.ts";
+import { confirmPlatform, loneOffer, nextStep, type PlatformWish } from "../image/select_manifest.ts";
+import type { PullPolicy } from "./agent_context.ts";
+import { type Asking, DocumentReader, type ResolvingContext } from "./document_reader.ts";
 import type { LazySource } from "./open_source.ts";
 
 export type ImageWish = PlatformWish & { readonly reference: Reference; readonly pull: PullPolicy };
@@ -34,11 +30,13 @@ export type ResolvedImage = {
   readonly root: Descriptor;
   /** Null when the reference led to a lone manifest. */
   readonly index: ImageIndex | null;
+  /** Every manifest on offer, those of nested indexes too when the choice needed them. */
   readonly offers: readonly Offer[];
   readonly chosen: Offer;
   readonly manifest: ImageManifest;
   readonly config: ImageConfig;
   readonly layers: readonly RoleLayer[];
+  /** What was passed over, and what may be amiss; nothing that stops anything. */
   readonly notes: readonly string[];
   /** Every document that was read, children before parents: the order in which they are stored. */
   readonly documents: readonly VerifiedDocument[];
@@ -48,71 +46,61 @@ export type ResolvedImage = {
   readonly source: LazySource | null;
 };
 
-type Asking = { readonly source: LazySource | null; readonly signal?: AbortSignal | undefined };
-
 /**
  * Reference to descriptor to index to manifest. Asks the source only for what the cache does not hold.
  *
  * @throws {ShimError} IMAGE_NOT_FOUND under `never` when something is missing; PLATFORM_NOT_FOUND; MEDIA_TYPE_UNSUPPORTED;
- *   LAYER_MISSING, LAYER_DUPLICATE; MANIFEST_INVALID and its kin; REGISTRY_* of the source
+ *   LAYER_MISSING, LAYER_DUPLICATE; MANIFEST_INVALID and its kin; LIMIT_EXCEEDED; REGISTRY_* of the source
  */
 export async function resolveImage(
-  context: AgentContext,
+  context: ResolvingContext,
   wish: ImageWish,
   asking: Asking,
 ): Promise<ResolvedImage> {
   const name = formatReference(wish.reference);
   const reader = new DocumentReader(context, name, asking);
   const root = await reader.readRoot(wish);
-  const { index, chosen, annotations } = await chooseManifest(reader, root, wish);
-  const manifestDocument = await reader.read(chosen.descriptor);
-  const manifest = parseImageManifest(manifestDocument.bytes, chosen.descriptor);
-  const configDocument = await reader.readConfig(manifest.config);
-  const config = parseImageConfig(configDocument.bytes, manifest.config);
-  // An index vouches for the platform of its entries; a lone manifest has only itself and its configuration.
-  if (!index) {
-    requirePlatform(root.descriptor, wish, {
-      annotations: manifest.annotations,
-      architecture: config.architecture,
-    });
-  }
-  const { layers, notes } = assignRoles(manifest);
+  const choice = await chooseManifest(reader, root, wish);
+  const manifestDocument = await reader.read(choice.chosen.descriptor);
+  const manifest = parseImageManifest(manifestDocument.bytes, choice.chosen.descriptor);
+  const { config, notes } = await readConfig(reader, manifest.config);
+  const chosen = confirmPlatform(choice.chosen, wish, {
+    annotations: manifest.annotations,
+    architecture: config.architecture,
+    offers: choice.offers,
+  });
+  const assigned = assignRoles(manifest);
   return {
     name,
     root: root.descriptor,
-    index,
-    offers: index ? offersOf(index, annotations) : [chosen],
+    index: choice.index,
+    offers: choice.offers.map((offer) => offer === choice.chosen ? chosen : offer),
     chosen,
     manifest,
     config,
-    layers,
-    notes,
+    layers: assigned.layers,
+    notes: [...choice.notes, ...nameNotes(chosen, wish), ...notes, ...assigned.notes],
     documents: reader.childrenFirst(),
     transferredBytes: reader.transferredBytes,
     source: asking.source,
   };
 }
 
+type Choice = {
+  readonly index: ImageIndex | null;
+  readonly chosen: Offer;
+  readonly offers: readonly Offer[];
+  readonly notes: readonly string[];
+};
+
 async function chooseManifest(
   reader: DocumentReader,
   root: VerifiedDocument,
   wish: PlatformWish,
-): Promise<
-  {
-    index: ImageIndex | null;
-    chosen: Offer;
-    annotations: ReadonlyMap<Digest, Readonly<Record<string, string>>>;
-  }
-> {
+): Promise<Choice> {
   const { mediaType, digest } = root.descriptor;
   if (isIndexType(mediaType)) {
-    const index = parseImageIndex(root.bytes, root.descriptor);
-    const annotations = new Map<Digest, Readonly<Record<string, string>>>();
-    for (const entry of undecidedEntries(index, wish)) {
-      const document = await reader.read(entry);
-      annotations.set(entry.digest, parseImageManifest(document.bytes, entry).annotations);
-    }
-    return { index, chosen: selectManifest(index, wish, annotations), annotations };
+    return await chooseFromIndex(reader, parseImageIndex(root.bytes, root.descriptor), wish);
   }
   if (!isManifestType(mediaType)) {
     throw new ShimError(
@@ -120,93 +108,62 @@ async function chooseManifest(
       `Cannot read image "${digest}": media type is "${mediaType}", must be an image index or an image manifest`,
     );
   }
-  const manifest = parseImageManifest(root.bytes, root.descriptor);
-  const chosen = requirePlatform(root.descriptor, wish, {
-    annotations: manifest.annotations,
-    architecture: undefined,
-  });
-  return { index: null, chosen, annotations: new Map() };
+  const chosen = loneOffer(root.descriptor);
+  return { index: null, chosen, offers: [chosen], notes: [] };
 }
 
-/** Reads documents from the cache, else from the source, and remembers each of them in the order of first use. */
-class DocumentReader {
-  readonly #context: AgentContext;
-  readonly #name: string;
-  readonly #asking: Asking;
-  readonly #documents = new Map<Digest, VerifiedDocument>();
-  transferredBytes = 0;
-
-  constructor(context: AgentContext, name: string, asking: Asking) {
-    this.#context = context;
-    this.#name = name;
-    this.#asking = asking;
-  }
-
-  /** What the reference stands for: the cache's word for it, unless the policy is to ask anew. */
-  async readRoot(wish: ImageWish): Promise<VerifiedDocument> {
-    const { reference, pull } = wish;
-    const cached = pull === "always" && !reference.digest ? undefined : await this.#cachedRoot(reference);
-    if (cached) return await this.read(cached);
-    const document = await (await this.#requireSource()).resolve(
-      reference.digest ?? reference.tag,
-      this.#asking,
-    );
-    return this.#remember(document, true);
-  }
-
-  async read(descriptor: Descriptor): Promise<VerifiedDocument> {
-    return await this.#readWith(
-      descriptor,
-      async (source) => await source.fetchDocument(descriptor, this.#asking),
-    );
-  }
-
-  async readConfig(descriptor: Descriptor): Promise<VerifiedDocument> {
-    return await this.#readWith(
-      descriptor,
-      async (source) => ({ descriptor, bytes: await source.fetchSmallBlob(descriptor, this.#asking) }),
-    );
-  }
-
-  /** The order of reading is parents first: an index, its manifests, their configurations. */
-  childrenFirst(): VerifiedDocument[] {
-    return [...this.#documents.values()].reverse();
-  }
-
-  async #readWith(
-    descriptor: Descriptor,
-    fetch: (source: ImageSource) => Promise<VerifiedDocument>,
-  ): Promise<VerifiedDocument> {
-    const known = this.#documents.get(descriptor.digest);
-    if (known) return known;
-    if (await this.#context.content.hasBlob(descriptor)) {
-      return this.#remember(await this.#context.content.readDocument(descriptor), false);
+/** Reads manifests and nested indexes one by one, and only while they may change the choice. */
+async function chooseFromIndex(
+  reader: DocumentReader,
+  index: ImageIndex,
+  wish: PlatformWish,
+): Promise<Choice> {
+  const indexes = new Map<Digest, ImageIndex>();
+  const manifests = new Map<Digest, Annotations>();
+  for (;;) {
+    const step = nextStep(index, wish, { indexes, manifests });
+    if (step.kind === "chosen") {
+      const { offer, survey } = step;
+      return { index, chosen: offer, offers: survey.manifests, notes: surveyNotes(survey) };
     }
-    return this.#remember(await fetch(await this.#requireSource()), true);
+    const { descriptor } = step;
+    const { bytes } = await reader.read(descriptor);
+    if (isIndexType(descriptor.mediaType)) indexes.set(descriptor.digest, parseImageIndex(bytes, descriptor));
+    else manifests.set(descriptor.digest, parseImageManifest(bytes, descriptor).annotations);
   }
+}
 
-  /** A digest names the same image under any name, so any cached reference to it will do. */
-  async #cachedRoot(reference: Reference): Promise<Descriptor | undefined> {
-    const found = reference.digest
-      ? (await this.#context.content.references()).find((each) => each.descriptor.digest === reference.digest)
-      : await this.#context.content.findReference(this.#name);
-    return found && await this.#context.content.hasBlob(found.descriptor) ? found.descriptor : undefined;
+function surveyNotes({ unread, unverifiable }: Survey): string[] {
+  const notes: string[] = [];
+  if (unread.length > 0) {
+    notes.push(`of the indexes inside the index ${unread.length} are not looked into: the choice needs none`);
   }
+  if (unverifiable.length > 0) {
+    notes.push(`of the index's entries ${unverifiable.length} are ignored: their digests cannot be verified`);
+  }
+  return notes;
+}
 
-  #remember(document: VerifiedDocument, isTransferred: boolean): VerifiedDocument {
-    this.#documents.set(document.descriptor.digest, document);
-    if (isTransferred) this.transferredBytes += document.bytes.length;
-    return document;
-  }
+/** A configuration of an unknown type is somebody else's, and may be anything. */
+async function readConfig(
+  reader: DocumentReader,
+  descriptor: Descriptor,
+): Promise<{ config: ImageConfig; notes: readonly string[] }> {
+  const { bytes } = await reader.readConfig(descriptor);
+  if (isConfigType(descriptor.mediaType)) return { config: parseImageConfig(bytes, descriptor), notes: [] };
+  return {
+    config: { commandLine: undefined, architecture: undefined },
+    notes: [`configuration of unknown media type "${descriptor.mediaType}" is ignored`],
+  };
+}
 
-  async #requireSource(): Promise<ImageSource> {
-    if (this.#asking.source) return await this.#asking.source();
-    throw new ShimError(
-      "IMAGE_NOT_FOUND",
-      `Cannot use image "${this.#name}": it is not complete in the cache, and pulling is "never"`,
-      {
-        details: { remedy: `run: bootshim pull ${this.#name}` },
-      },
-    );
-  }
+/** A name is a label and decides nothing; but where nothing else tells the architecture, a doubt is worth a word. */
+function nameNotes({ architectureWord }: Offer, { architecture, reference }: ImageWish): string[] {
+  const names = reference.transport === "docker" ? [reference.tag, reference.repository] : [reference.tag];
+  const hint = names.map(architectureHint).find((each): each is Architecture => each !== undefined);
+  if (architectureWord !== undefined || hint === undefined || hint === architecture) return [];
+  return [
+    `nothing in the image states its architecture: it is taken to be for ${architecture}, ` +
+    `though its name hints at ${hint}`,
+  ];
 }

@@ -13,7 +13,27 @@ export function windowOf(bytes: Uint8Array, sizeBytes = bytes.length): ByteWindo
   return { sizeBytes, read: (offset, length) => Promise.resolve(bytes.subarray(offset, offset + length)) };
 }
 
-/** Little-endian fields at fixed places; a field outside the bytes is undefined, never a throw. */
+/** A part of a file, as far as the file has it; cut when the window ended before the part and the file did. */
+export type Part = { readonly fields: Fields; readonly isCut: boolean };
+
+/** Reads a part, whatever its place: one that a hostile header names may lie outside any file. */
+export async function readPart(file: ByteWindow, offsetBytes: number, lengthBytes: number): Promise<Part> {
+  const availableBytes = Math.min(lengthBytes, file.sizeBytes - offsetBytes);
+  if (!(offsetBytes >= 0 && availableBytes > 0)) {
+    return { fields: new Fields(new Uint8Array()), isCut: false };
+  }
+  const bytes = await file.read(offsetBytes, availableBytes);
+  return { fields: new Fields(bytes), isCut: bytes.length < availableBytes };
+}
+
+/** The end of a sentence about a file whose window ended before the answer. */
+export function cannotBeTold(visibleBytes: number): string {
+  if (visibleBytes === 0) return "cannot be told without its bytes";
+  const visible = visibleBytes < 1024 ? `${visibleBytes} bytes` : `${Math.floor(visibleBytes / 1024)} KiB`;
+  return `cannot be told from its first ${visible}`;
+}
+
+/** Fields at fixed places, little-endian unless named otherwise; one outside the bytes is undefined, never a throw. */
 export class Fields {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -41,9 +61,16 @@ export class Fields {
 
   /** As a number: 2^53 - 1 and above are given as Infinity, because no real offset is that large. */
   u64(offset: number): number | undefined {
-    if (!this.#has(offset, 8)) return undefined;
-    const value = this.#view.getBigUint64(offset, true);
-    return value >= BigInt(Number.MAX_SAFE_INTEGER) ? Infinity : Number(value);
+    return this.#has(offset, 8) ? sizeFrom(this.#view.getBigUint64(offset, true)) : undefined;
+  }
+
+  u32be(offset: number): number | undefined {
+    return this.#has(offset, 4) ? this.#view.getUint32(offset) : undefined;
+  }
+
+  /** As {@link u64}. */
+  u64be(offset: number): number | undefined {
+    return this.#has(offset, 8) ? sizeFrom(this.#view.getBigUint64(offset)) : undefined;
   }
 
   /** Whether these characters (one byte each) stand at the place. */
@@ -53,6 +80,11 @@ export class Fields {
       if (this.#bytes[offset + i] !== characters.charCodeAt(i)) return false;
     }
     return true;
+  }
+
+  /** The bytes of a range, not a copy; shorter where the bytes end. */
+  slice(offset: number, length: number): Uint8Array {
+    return this.#bytes.subarray(offset, offset + length);
   }
 
   /** Lower-case hexadecimal of a range; shorter where the bytes end. */
@@ -69,4 +101,8 @@ export class Fields {
   #has(offset: number, length: number): boolean {
     return offset >= 0 && offset + length <= this.#bytes.length;
   }
+}
+
+function sizeFrom(value: bigint): number {
+  return value >= BigInt(Number.MAX_SAFE_INTEGER) ? Infinity : Number(value);
 }

@@ -7,9 +7,12 @@ import { registerInspect } from "./commands/inspect_command.ts";
 import { registerMachineCommands } from "./commands/machine_commands.ts";
 import { registerPrepare } from "./commands/prepare_command.ts";
 import { registerRun } from "./commands/run_command.ts";
-import type { Composition } from "./invocation.ts";
-import { addGlobalOptions } from "./global_options.ts";
+import { registerTransferCommands } from "./commands/transfer_commands.ts";
+import { addExamples } from "./examples.ts";
+import { addGlobalOptions, globalOptions } from "./global_options.ts";
+import { type Composition, readOptions } from "./invocation.ts";
 import { formatError } from "./report_error.ts";
+import { ReaderGone } from "./terminal.ts";
 import { VERSION } from "./version.ts";
 
 /**
@@ -26,6 +29,7 @@ export async function runProgram(argv: readonly string[], composition: Compositi
     return 0;
   } catch (thrown) {
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
+    if (thrown instanceof ReaderGone) return ReaderGone.EXIT_CODE;
     const error = thrown instanceof CommanderError ? usageError(thrown) : thrown;
     // The flags may be what was wrong, so the style of the report is looked up in argv itself.
     const style = { format: wantsJson(argv) ? "json" : "text", isDebug: wantsDebug(argv) } as const;
@@ -41,6 +45,7 @@ function makeProgram(composition: Composition): Command {
     .version(VERSION, "--version", "print the version")
     // Otherwise the program would take `build --config` for its own.
     .enablePositionalOptions()
+    .helpCommand(false)
     .exitOverride()
     .configureOutput({
       writeOut: terminal.writeOut,
@@ -53,26 +58,51 @@ function makeProgram(composition: Composition): Command {
   registerRun(program, composition);
   registerInspect(program, composition);
   registerImageCommands(program, composition);
+  registerTransferCommands(program, composition);
   registerDefinitionCommands(program, composition);
   registerMachineCommands(program, composition);
   registerDoctor(program, composition);
-  program.command("version").description("print the version").action(() => terminal.writeOut(`${VERSION}\n`));
+  registerVersion(program, composition);
+  registerHelp(program);
   for (const command of program.commands) addGlobalOptions(command, { isProgram: false });
-  program.addHelpText(
-    "after",
-    `
-Examples:
-  bootshim inspect registry.example.org/os/linux:1
-  bootshim prepare registry.example.org/os/linux:1 --machine vm-1
-  bootshim run oci:./layout:1`,
-  );
+  addExamples(program, [
+    "inspect registry.example.org/os/linux:1",
+    "prepare registry.example.org/os/linux:1 --machine vm-1",
+    "run oci:./layout:1",
+  ]);
   return program;
+}
+
+/** Asks for no settings: it must also answer where the configuration is what is broken. */
+function registerVersion(program: Command, { terminal }: Composition): void {
+  const command = program.command("version").description("print the version");
+  command.action(() => {
+    const { output } = readOptions(command, globalOptions);
+    terminal.writeOut(output === "json" ? JSON.stringify({ version: VERSION }) + "\n" : `${VERSION}\n`);
+  });
+}
+
+/** Commander's own takes an unknown command for none. */
+function registerHelp(program: Command): void {
+  program.command("help").argument("[command]").description("show what a command does and takes").action(
+    (name: string | undefined) => {
+      const command = name === undefined ? program : program.commands.find((each) => each.name() === name);
+      if (command) return command.outputHelp();
+      throw new ShimError(
+        "REQUEST_INVALID",
+        `Cannot help with ${JSON.stringify(name)}: there is no such command`,
+        {
+          details: { remedy: "see: bootshim help" },
+        },
+      );
+    },
+  );
 }
 
 function usageError(error: CommanderError): ShimError {
   const message = error.code === "commander.help"
     ? "no command was given"
-    : error.message.replace(/^error: /, "").split("\n")[0];
+    : error.message.replace(/^error: /, "").split("\n")[0]?.replace(/\.$/, "");
   return new ShimError("REQUEST_INVALID", `Cannot read the command line: ${message}`, {
     cause: error,
     details: { remedy: "see: bootshim help" },
@@ -81,8 +111,8 @@ function usageError(error: CommanderError): ShimError {
 
 function wantsJson(argv: readonly string[]): boolean {
   return argv.some((word, index) =>
-    ["-ojson", "--output=json"].includes(word) ||
-    (["-o", "--output"].includes(word) && argv[index + 1] === "json")
+    /^(-q*ojson|--output=json)$/.test(word) ||
+    (/^(-q*o|--output)$/.test(word) && argv[index + 1] === "json")
   );
 }
 

@@ -1,3 +1,4 @@
+import { Writable } from "node:stream";
 import { MultiBar, type SingleBar } from "cli-progress";
 import prettyBytes from "pretty-bytes";
 import type { Progress, ProgressListener } from "../agent/progress.ts";
@@ -7,15 +8,21 @@ import type { Terminal } from "./terminal.ts";
 /** Without a terminal, at most one plain line in this time. */
 const PLAIN_INTERVAL_MS = 5000;
 
+/** Phases in which bytes move; the others pass too quickly to be told. */
+const TRANSFERS: ReadonlySet<Progress["phase"]> = new Set(["pulling", "pushing", "exporting", "importing"]);
+
 export type ProgressView = { readonly listen: ProgressListener; readonly close: () => void };
 
-/** Bars on a terminal, plain lines elsewhere, nothing when quiet. `close` must be called whatever happens. */
+/**
+ * Bars on a terminal, plain lines elsewhere, nothing when quiet. `close` must be called whatever happens; after its first
+ * call nothing is written any more.
+ */
 export function openProgressView(
   terminal: Terminal,
   options: { isQuiet: boolean; hasBars: boolean },
 ): ProgressView {
   if (options.isQuiet) return { listen: () => {}, close: () => {} };
-  return terminal.isErrorTerminal && options.hasBars ? openBars() : openPlainLines(terminal);
+  return terminal.isErrorTerminal && options.hasBars ? openBars(terminal) : openPlainLines(terminal);
 }
 
 function bytes(count: number): string {
@@ -32,12 +39,18 @@ function remaining(progress: { doneBytes: number; totalBytes: number }, startedM
   return progress.doneBytes === 0 ? "--" : `${Math.ceil(seconds)} s`;
 }
 
-function openBars(): ProgressView {
-  const startedMs = performance.now();
-  const bars = new Map<string, SingleBar>();
-  // cli-progress draws on stderr by default, and leaves the cursor alone when asked to.
-  const view = new MultiBar({
+function makeMultiBar(terminal: Terminal): MultiBar {
+  const stream = new Writable({
+    write: (chunk, _encoding, done) => {
+      terminal.writeError(String(chunk));
+      done();
+    },
+  });
+  return new MultiBar({
+    stream: Object.assign(stream, { isTTY: true }),
     format: "{name} [{bar}] {percentage}% {done}/{size} {rate}/s {left}",
+    // Signals are the program's: it closes the view on every way out.
+    gracefulExit: false,
     hideCursor: true,
     stopOnComplete: false,
     clearOnComplete: false,
@@ -47,9 +60,19 @@ function openBars(): ProgressView {
     barCompleteChar: "=",
     barIncompleteChar: " ",
   });
+}
+
+function openBars(terminal: Terminal): ProgressView {
+  const startedMs = performance.now();
+  const bars = new Map<string, SingleBar>();
+  // Made with the first bar: where nothing is transferred the terminal is left alone.
+  let view: MultiBar | undefined;
+  let isClosed = false;
   return {
     listen: (progress) => {
+      if (isClosed) return;
       for (const layer of progress.layers) {
+        view ??= makeMultiBar(terminal);
         const name = layer.role.padEnd(9);
         const payload = {
           name,
@@ -64,7 +87,10 @@ function openBars(): ProgressView {
         bar.update(layer.doneBytes, payload);
       }
     },
-    close: () => view.stop(),
+    close: () => {
+      if (!isClosed) view?.stop();
+      isClosed = true;
+    },
   };
 }
 
@@ -72,6 +98,7 @@ function openPlainLines(terminal: Terminal): ProgressView {
   const startedMs = performance.now();
   let lastMs = startedMs;
   let hasLine = false;
+  let isClosed = false;
   let last: Progress | undefined;
   const print = (progress: Progress) => {
     const percent = Math.floor(100 * progress.doneBytes / Math.max(1, progress.totalBytes));
@@ -87,13 +114,14 @@ function openPlainLines(terminal: Terminal): ProgressView {
   };
   return {
     listen: (progress) => {
-      if (progress.phase !== "pulling") return;
+      if (isClosed || !TRANSFERS.has(progress.phase)) return;
       last = progress;
       if (performance.now() - lastMs >= PLAIN_INTERVAL_MS) print(progress);
     },
     // A short transfer gets one line, at its end.
     close: () => {
       if (last && !hasLine) print(last);
+      isClosed = true;
     },
   };
 }

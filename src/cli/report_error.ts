@@ -18,7 +18,7 @@ export function formatError(thrown: unknown, style: ErrorStyle): string {
 function formatTrace(error: ShimError): string {
   const lines: string[] = [];
   for (let each: unknown = error; each instanceof Error; each = each.cause) {
-    lines.push(each.stack ?? each.message);
+    lines.push((each.stack ?? each.message).split("\n").map(printable).join("\n"));
   }
   return lines.join("\ncaused by: ") + "\n";
 }

@@ -3,12 +3,21 @@
  * the result and nothing else; every failure ends in one line with its code (`-o json`: one JSON document) on stderr.
  */
 
+/**
+ * Whoever read our standard output has gone (`bootshim run … | head`). The command cleans up as after any failure, and
+ * ends without a word: nothing went wrong.
+ */
+export class ReaderGone extends Error {
+  /** What a shell sees of a filter that SIGPIPE ended. */
+  static readonly EXIT_CODE = 141;
+}
+
 /** The streams and facts of the process that the command line needs. Given by `main.ts`, faked by tests. */
 export type Terminal = {
+  /** @throws {ReaderGone} */
   readonly writeOut: (text: string) => void;
+  /** Never throws: there would be nobody left to tell. */
   readonly writeError: (text: string) => void;
   readonly isErrorTerminal: boolean;
   readonly isInputTerminal: boolean;
-  /** `NO_COLOR` is unset and stderr is a terminal. */
-  readonly hasColor: boolean;
 };

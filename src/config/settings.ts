@@ -27,6 +27,8 @@ export type Settings = {
   readonly rootDirectory: string;
   readonly insecureRegistries: readonly string[];
   readonly libvirtUri: string;
+  /** Where this user's own configuration lies, QEMU's among it. Absolute. */
+  readonly configHome: string;
 };
 
 /** What `main.ts` read from the process; everything else is handed on from here. */
@@ -62,6 +64,7 @@ export async function loadSettings(flags: SettingFlags, environment: Environment
     rootDirectory: resolve(workingDirectory, root ?? (isRoot ? "/var/lib/bootshim" : `${dataHome}/bootshim`)),
     insecureRegistries: file.registry.insecure,
     libvirtUri: flags.connect ?? file.libvirt.connect ?? (isRoot ? "qemu:///system" : "qemu:///session"),
+    configHome,
   };
 }
 

@@ -48,9 +48,10 @@ export async function openBlobFile(path: string, options: OpenBlobOptions): Prom
   }
 }
 
-function blobMissing(digest: Digest, path: string): ShimError {
-  return new ShimError("IMAGE_NOT_FOUND", `Cannot open blob "${digest}": there is no file "${path}"`, {
-    details: { digest, path },
+/** @param place where it was looked for */
+export function blobMissing(digest: Digest, place: string): ShimError {
+  return new ShimError("IMAGE_NOT_FOUND", `Cannot open blob "${digest}": it is not there, at "${place}"`, {
+    details: { digest, path: place },
   });
 }
 
@@ -67,33 +68,38 @@ export function blobCorrupt(
 }
 
 /** The first `maxBytes` of a file, or all of a shorter one. */
-export async function readUpTo(file: OpenFile, maxBytes: number): Promise<Uint8Array> {
+export async function readUpTo(file: Pick<OpenFile, "read">, maxBytes: number): Promise<Uint8Array> {
   const buffer = new Uint8Array(maxBytes);
   return buffer.subarray(0, await file.read(buffer, 0));
 }
 
 export type StreamBlobOptions = {
+  /** Where in the file to begin; default 0. */
+  readonly startByte?: number;
   readonly maxBytes: number;
   readonly beforeRead: () => void;
   readonly translate: (error: unknown) => unknown;
 };
 
 /**
- * A file's first `maxBytes` as they are asked for. The stream owns the file: it is closed at the end, on
- * failure and on cancel.
+ * A file's bytes from `startByte` on, at most `maxBytes`, as they are asked for. The stream owns the file: it is
+ * closed at the end, on failure and on cancel.
  *
  * @param options.beforeRead throws to end the stream
  * @param options.translate makes the stream's error of an errno error
  */
-export function streamBlob(file: OpenFile, options: StreamBlobOptions): ReadableStream<Uint8Array> {
-  const { maxBytes, beforeRead, translate } = options;
+export function streamBlob(
+  file: Pick<OpenFile, "read" | "close">,
+  options: StreamBlobOptions,
+): ReadableStream<Uint8Array> {
+  const { startByte = 0, maxBytes, beforeRead, translate } = options;
   let offsetBytes = 0;
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         beforeRead();
         const chunk = new Uint8Array(Math.min(CHUNK_BYTES, maxBytes - offsetBytes));
-        const readBytes = await file.read(chunk, offsetBytes);
+        const readBytes = await file.read(chunk, startByte + offsetBytes);
         offsetBytes += readBytes;
         if (readBytes > 0) controller.enqueue(chunk.subarray(0, readBytes));
         if (readBytes < chunk.length || offsetBytes === maxBytes) {

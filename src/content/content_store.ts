@@ -1,6 +1,7 @@
 /**
  * @module content: the cache, an OCI image layout under ROOT/images that skopeo and oras can read and whose
- *   blobs are the very files QEMU opens; and, read-only, the layouts of others (`layout_source.ts`).
+ *   blobs are the very files QEMU opens; and layouts of others, in folders and archives: read as image sources
+ *   (`layout_source.ts`, `archive_source.ts`), and written (`layout_writer.ts`, `archive_writer.ts`).
  *
  * May import `errors.ts`, `image/`, `boot/` types and `host/`. Invariants: a file under `blobs/` hashes to
  * its name, from its first moment on; `index.json` is always a whole document; a reference is only set on a
@@ -212,12 +213,16 @@ export class ContentStore {
   }
 
   /**
-   * A blob's bytes from the start, for pushing it on; not hashed on the way, because whoever receives them
-   * checks. The stream must be read to its end or cancelled: it holds an open file.
+   * A blob's bytes, for handing it on; not hashed on the way, because whoever receives them checks. The stream
+   * must be read to its end or cancelled: it holds an open file.
    *
+   * @param options.startByte where to begin; default 0
    * @throws {ShimError} IMAGE_NOT_FOUND, CONTENT_CORRUPT; BUSY, IO_ERROR, which the stream may fail with, too
    */
-  async openBlob(descriptor: Descriptor): Promise<ReadableStream<Uint8Array>> {
+  async openBlob(
+    descriptor: Descriptor,
+    { startByte = 0 }: { readonly startByte?: number } = {},
+  ): Promise<ReadableStream<Uint8Array>> {
     const { digest, sizeBytes } = descriptor;
     const path = this.blobPath(digest);
     const context = { action: `read blob "${digest}"`, path };
@@ -225,7 +230,8 @@ export class ContentStore {
       const flawOf = (status: FileStatus) => flawOfOwnBlob(status, descriptor);
       const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
       return streamBlob(file, {
-        maxBytes: sizeBytes,
+        startByte,
+        maxBytes: sizeBytes - startByte,
         beforeRead: () => {},
         translate: (error) => toIoError(error, context),
       });

@@ -39,6 +39,14 @@ export async function readLayoutFile<T>(path: string, options: LayoutFileOptions
     if (errnoOf(error) === "ELOOP") throw invalid("it is a symbolic link, must be a regular file", error);
     throw error;
   }
+  return parseLayoutJson(bytes, { schema, invalid });
+}
+
+/** @throws {ShimError} whatever `invalid` makes */
+export function parseLayoutJson<T>(
+  bytes: Uint8Array,
+  { schema, invalid }: Pick<LayoutFileOptions<T>, "schema" | "invalid">,
+): T {
   const result = schema.safeParse(parseJson(bytes, invalid));
   if (result.success) return result.data;
   throw invalid(describeIssues(result.error));

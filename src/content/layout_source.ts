@@ -1,18 +1,18 @@
-import { join, resolve as resolvePath } from "node:path";
+import { resolve as resolvePath } from "node:path";
 import { z } from "zod";
 import { ShimError } from "../errors.ts";
-import { type FileSystem, nodeFileSystem, type OpenFile } from "../host/file_system.ts";
+import { type FileSystem, nodeFileSystem } from "../host/file_system.ts";
 import { toIoError, withIoErrors } from "../host/io_error.ts";
 import { type Descriptor, descriptorJson, requireAtMost, toDescriptor } from "../image/descriptor.ts";
 import { type Digest, parseDigest } from "../image/digest.ts";
 import type { FetchOptions, ImageSource, VerifiedDocument } from "../image/image_source.ts";
 import { describeIssues, MAX_DOCUMENT_BYTES, parseJsonDocument } from "../image/json_document.ts";
 import { isIndexType, isManifestType, OCI_INDEX, OCI_MANIFEST } from "../image/media_type.ts";
+import { isLayoutName } from "../image/reference.ts";
 import { verifyBytes } from "../image/verification.ts";
-import { openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
-import { readLayoutFile } from "./layout_file.ts";
+import { readUpTo, streamBlob } from "./blob_file.ts";
+import { LayoutDirectory, layoutFileInvalid, type LayoutFiles } from "./layout_directory.ts";
 import { layoutIndexJson, REF_NAME } from "./reference_index.ts";
-import { blobPathIn } from "./store_layout.ts";
 
 const ociLayoutJson = z.object({ imageLayoutVersion: z.literal("1.0.0") });
 const annotatedJson = z.object({ annotations: z.record(z.string(), z.unknown()).nullish() });
@@ -22,9 +22,12 @@ const documentJson = z.looseObject({
   manifests: z.array(z.unknown()).optional(),
 });
 
+/** An image that a layout offers, and what the layout calls it. */
+export type LayoutEntry = { readonly descriptor: Descriptor; readonly name: string | undefined };
+
 /**
- * An image layout that somebody else wrote, as a source of images: `oci:DIR[:TAG|@DIGEST]`. Read-only, needs
- * no lock.
+ * An image layout that somebody else wrote, as a source of images: `oci:DIR[:TAG|@DIGEST]`, and by
+ * `archive_source.ts` also `oci-archive:FILE[:TAG|@DIGEST]`. Read-only, needs no lock. Whoever opened it closes it.
  *
  * Nothing in it is trusted: paths are made of checked digests only, blobs are regular files and never links,
  * and documents are verified before anyone sees them.
@@ -32,12 +35,10 @@ const documentJson = z.looseObject({
  * @see https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
  */
 export class LayoutSource implements ImageSource {
-  readonly #directory: string;
-  readonly #fileSystem: FileSystem;
+  readonly #files: LayoutFiles;
 
-  private constructor(directory: string, fileSystem: FileSystem) {
-    this.#directory = directory;
-    this.#fileSystem = fileSystem;
+  private constructor(files: LayoutFiles) {
+    this.#files = files;
   }
 
   /**
@@ -45,29 +46,51 @@ export class LayoutSource implements ImageSource {
    *   when its `oci-layout` is of another version; BUSY, IO_ERROR
    */
   static async open(directory: string, options: { fileSystem?: FileSystem } = {}): Promise<LayoutSource> {
-    const source = new LayoutSource(resolvePath(directory), options.fileSystem ?? nodeFileSystem);
-    if (await source.#readFile("oci-layout", ociLayoutJson) !== undefined) return source;
-    throw new ShimError(
-      "IMAGE_NOT_FOUND",
-      `Cannot open image layout "${source.#directory}": it has no file "oci-layout"`,
-      {
-        details: { remedy: 'name the directory that holds "oci-layout" and "index.json"' },
-      },
-    );
+    const { fileSystem = nodeFileSystem } = options;
+    return await LayoutSource.of(new LayoutDirectory(resolvePath(directory), fileSystem));
+  }
+
+  /** Takes `files` over: on failure they are closed, otherwise by {@link close}. Throws as {@link open}. */
+  static async of(files: LayoutFiles): Promise<LayoutSource> {
+    try {
+      if (await files.readJson("oci-layout", ociLayoutJson) !== undefined) return new LayoutSource(files);
+      throw new ShimError("IMAGE_NOT_FOUND", `Cannot open ${files.title}: it has no file "oci-layout"`, {
+        details: { remedy: 'name what holds "oci-layout" and "index.json"' },
+      });
+    } catch (error) {
+      await files.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#files.close();
   }
 
   /**
-   * A tag is matched exactly against the entries' `org.opencontainers.image.ref.name`; the first match
-   * counts, as it does for skopeo. `latest` is also what a reference without a tag asks for: when nothing is
-   * so named, it stands for the only entry of a layout that has one. A digest need not be listed in
-   * `index.json`.
+   * Every image on offer, in the order of `index.json`.
+   *
+   * @throws {ShimError} MANIFEST_INVALID, DIGEST_UNSUPPORTED; BUSY, IO_ERROR
+   */
+  async entries(): Promise<LayoutEntry[]> {
+    return (await this.#entries()).map((entry) => ({
+      descriptor: this.#toDescriptor(entry),
+      name: nameOf(entry),
+    }));
+  }
+
+  /**
+   * A name is a tag or, as the cache itself writes them, a whole reference. It is matched exactly against the
+   * entries' `org.opencontainers.image.ref.name`; the first match counts, as it does for skopeo. `latest` is
+   * also what a reference without a tag asks for: when nothing is so named, it stands for the only entry of a
+   * layout that has one. A digest need not be listed in `index.json`.
    *
    * @throws {ShimError} IMAGE_NOT_FOUND; MANIFEST_INVALID, DIGEST_UNSUPPORTED; MANIFEST_TOO_LARGE;
    *   CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH, CONTENT_CORRUPT; BUSY, IO_ERROR
    */
   async resolve(tagOrDigest: string | Digest, options: FetchOptions = {}): Promise<VerifiedDocument> {
     const entries = await this.#entries();
-    if (!tagOrDigest.includes(":")) {
+    if (!tagOrDigest.includes(":") || isLayoutName(tagOrDigest)) {
       return await this.fetchDocument(this.#findTag(entries, tagOrDigest), options);
     }
     const digest = parseDigest(tagOrDigest);
@@ -104,7 +127,11 @@ export class LayoutSource implements ImageSource {
     const translate = (error: unknown) => toIoError(error, context);
     return await withIoErrors(context, async () => {
       beforeRead();
-      return streamBlob(await this.#open(digest), { maxBytes: sizeBytes + 1, beforeRead, translate });
+      return streamBlob(await this.#files.openBlob(digest), {
+        maxBytes: sizeBytes + 1,
+        beforeRead,
+        translate,
+      });
     });
   }
 
@@ -147,18 +174,15 @@ export class LayoutSource implements ImageSource {
   }
 
   #findTag(entries: readonly Record<string, unknown>[], tag: string): Descriptor {
-    const named = entries.find((entry) =>
-      annotatedJson.safeParse(entry).data?.annotations?.[REF_NAME] === tag
-    );
+    const named = entries.find((entry) => nameOf(entry) === tag);
     const entry = named ?? (tag === "latest" && entries.length === 1 ? entries[0] : undefined);
     if (entry) return this.#toDescriptor(entry);
-    const offered = entries.map((other) => annotatedJson.safeParse(other).data?.annotations?.[REF_NAME])
-      .filter((name) => typeof name === "string");
+    const offered = entries.map(nameOf).filter((name) => name !== undefined);
     throw new ShimError(
       "IMAGE_NOT_FOUND",
       `Cannot resolve ${
         JSON.stringify(tag)
-      } in image layout "${this.#directory}": none of its ${entries.length} entries has that name`,
+      } in ${this.#files.title}: none of its ${entries.length} entries has that name`,
       {
         details: { remedy: "name one of those offered, or a digest", offered: offered.slice(0, 20) },
       },
@@ -168,25 +192,18 @@ export class LayoutSource implements ImageSource {
   #toDescriptor(entry: Record<string, unknown>): Descriptor {
     const result = descriptorJson.safeParse(entry);
     if (result.success) return toDescriptor(result.data);
-    throw this.#invalid("index.json", `the entry is no descriptor, ${describeIssues(result.error)}`);
+    throw this.#invalid(`the entry is no descriptor, ${describeIssues(result.error)}`);
   }
 
   async #entries(): Promise<readonly Record<string, unknown>[]> {
-    const index = await this.#readFile("index.json", layoutIndexJson);
-    if (index === undefined) throw this.#invalid("index.json", "it is missing, must be an image index");
+    const index = await this.#files.readJson("index.json", layoutIndexJson);
+    if (index === undefined) throw this.#invalid("it is missing, must be an image index");
     return index.manifests;
-  }
-
-  async #readFile<T>(name: string, schema: z.ZodType<T>): Promise<T | undefined> {
-    const path = join(this.#directory, name);
-    const invalid = (why: string, cause?: unknown) => this.#invalid(name, why, cause);
-    const options = { schema, maxBytes: MAX_DOCUMENT_BYTES, invalid, fileSystem: this.#fileSystem };
-    return await withIoErrors({ action: "read image layout", path }, () => readLayoutFile(path, options));
   }
 
   async #read(digest: Digest, maxBytes: number): Promise<Uint8Array> {
     return await withIoErrors(this.#context(digest), async () => {
-      const file = await this.#open(digest);
+      const file = await this.#files.openBlob(digest);
       try {
         return await readUpTo(file, maxBytes);
       } finally {
@@ -195,28 +212,18 @@ export class LayoutSource implements ImageSource {
     });
   }
 
-  async #open(digest: Digest): Promise<OpenFile> {
-    // Size and digest are checked on the bytes themselves; whose file it is does not matter in somebody
-    // else's layout.
-    const flawOf = () => undefined;
-    return await openBlobFile(this.#blobPath(digest), { digest, flawOf, fileSystem: this.#fileSystem });
-  }
-
-  #blobPath(digest: Digest): string {
-    return blobPathIn(join(this.#directory, "blobs"), digest);
+  #invalid(why: string): ShimError {
+    return layoutFileInvalid(this.#files.title, { name: "index.json", why });
   }
 
   #context(digest: Digest) {
-    return { action: `read blob "${digest}"`, path: this.#blobPath(digest) };
+    return { action: `read blob "${digest}"`, path: this.#files.blobPath(digest) };
   }
+}
 
-  #invalid(name: string, why: string, cause?: unknown): ShimError {
-    return new ShimError(
-      "MANIFEST_INVALID",
-      `Cannot read image layout file "${join(this.#directory, name)}": ${why}`,
-      { cause },
-    );
-  }
+function nameOf(entry: Record<string, unknown>): string | undefined {
+  const name = annotatedJson.safeParse(entry).data?.annotations?.[REF_NAME];
+  return typeof name === "string" ? name : undefined;
 }
 
 function tooLarge(digest: Digest, sizeBytes: number): ShimError {

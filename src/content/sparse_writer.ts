@@ -11,7 +11,11 @@ export const HOLE_BYTES = 4096;
  * @param bytes begins at a multiple of 4 in its buffer
  * @param offsetBytes a multiple of {@link HOLE_BYTES}
  */
-export async function writeSparsely(file: OpenFile, bytes: Uint8Array, offsetBytes: number): Promise<void> {
+export async function writeSparsely(
+  file: Pick<OpenFile, "write">,
+  bytes: Uint8Array,
+  offsetBytes: number,
+): Promise<void> {
   const words = new Uint32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4));
   let start = 0;
   while (start < bytes.length) {

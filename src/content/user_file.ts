@@ -8,7 +8,7 @@ import { digestOf } from "../image/digest.ts";
 import { streamBlob } from "./blob_file.ts";
 
 /** A user may well name a link; a FIFO must not hold us up. */
-const READ_USER_FILE = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+export const READ_USER_FILE = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 export type UserFileOptions = { readonly fileSystem: FileSystem };
 

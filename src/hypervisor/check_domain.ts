@@ -22,7 +22,7 @@ const MAX_DISKS = 26;
  *
  * @throws {ShimError} REQUEST_INVALID for a name, uuid, size, path, serial or network out of its grammar
  * @throws {ShimError} CMDLINE_INVALID for a command line with control characters or broken text
- * @throws {ShimError} BOOT_MODE_IMPOSSIBLE for a disk boot without a disk, or with a firmware the architecture lacks
+ * @throws {ShimError} BOOT_MODE_IMPOSSIBLE for a disk boot without a disk, or a firmware that the architecture lacks
  */
 export function checkDomainDefinition(definition: DomainDefinition): DomainDefinition {
   requireMachineId(definition.name);
@@ -58,13 +58,15 @@ function requireBoot(boot: DomainBoot, { architecture, disks }: DomainDefinition
     requirePath("kernel", boot.kernelPath);
     if (boot.initramfsPath !== null) requirePath("initramfs", boot.initramfsPath);
     requireCmdline(boot.cmdline);
-    return;
+  } else if (boot.mode === "iso") {
+    requirePath("ISO", boot.isoPath);
+  } else if (disks.length === 0) {
+    throw impossible('boot mode "disk" without a disk, expected at least one');
   }
-  if (disks.length === 0) throw impossible('boot mode "disk" without a disk, expected at least one');
   if (boot.firmware.kind === "uefi") {
     requirePath("UEFI loader", boot.firmware.loaderPath);
     requirePath("NVRAM", boot.firmware.nvramPath);
-  } else if (architecture !== "amd64") {
+  } else if (boot.firmware.kind === "bios" && architecture !== "amd64") {
     throw impossible(`firmware "bios" on architecture "${architecture}", which has "uefi" only`);
   }
 }

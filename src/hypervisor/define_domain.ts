@@ -75,18 +75,29 @@ function defineBoot(
   boot: PreparedBoot,
   { machine, host }: { machine: DomainMachine; host: DomainHost },
 ): DomainBoot {
-  if (boot.mode === "kernel" && boot.firmware === "none" && boot.kernel !== null) {
-    return { mode: "kernel", kernelPath: boot.kernel, initramfsPath: boot.initramfs, cmdline: boot.cmdline };
+  const { mode, firmware, kernel, initramfs, uki, iso, cmdline } = boot;
+  const uefi = () => defineUefi(machine, host.uefiFirmware);
+  if (mode === "kernel" && firmware !== "bios" && kernel !== null) {
+    const kernelFirmware = firmware === "none" ? { kind: firmware } : uefi();
+    return { mode, firmware: kernelFirmware, kernelPath: kernel, initramfsPath: initramfs, cmdline };
   }
-  if (boot.mode === "disk" && boot.firmware === "bios") return { mode: "disk", firmware: { kind: "bios" } };
-  if (boot.mode === "disk" && boot.firmware === "uefi") {
-    return { mode: "disk", firmware: defineUefi(machine, host.uefiFirmware) };
+  if (mode === "uki" && firmware === "uefi" && uki !== null) {
+    // It holds its initramfs and command line; giving it another would take the place of its own.
+    return { mode: "kernel", firmware: uefi(), kernelPath: uki, initramfsPath: null, cmdline: "" };
   }
-  const missing = boot.mode === "kernel" && boot.kernel === null ? " and no kernel" : "";
+  if (mode === "disk" && firmware !== "none") {
+    return { mode, firmware: firmware === "bios" ? { kind: firmware } : uefi() };
+  }
+  if (mode === "iso" && firmware !== "none" && iso !== null) {
+    return { mode, firmware: firmware === "bios" ? { kind: firmware } : uefi(), isoPath: iso };
+  }
+  const isMissing = mode !== "disk" && boot[mode] === null;
   throw new ShimError(
     "BOOT_MODE_IMPOSSIBLE",
-    `Cannot define domain: boot mode "${boot.mode}" with firmware "${boot.firmware}"${missing}, ` +
-      'expected "kernel" with "none", or "disk" with "bios" or "uefi"',
+    `Cannot define domain: boot mode "${mode}" with firmware "${firmware}"${
+      isMissing ? ` and no ${mode}` : ""
+    }, ` +
+      'expected a "kernel" with "none" or "uefi", a "uki" with "uefi", a "disk" or "iso" with "bios" or "uefi"',
     { details: { modes: boot.modes } },
   );
 }

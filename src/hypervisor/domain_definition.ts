@@ -23,15 +23,26 @@ export type UefiFirmware = {
   readonly nvramFormat: FirmwareFormat;
 };
 
-/** `kernel`: the hypervisor loads it, with IronCore's initramfs. `disk`: firmware starts the first disk. */
+/**
+ * `kernel`: the hypervisor loads it and jumps into it, or with UEFI hands it to the firmware as the EFI program it must
+ * then be; a unified kernel image is such a program without initramfs and command line, as it brings its own.
+ * `disk`: firmware starts the first disk. `iso`: firmware starts the CD, and the first disk when the CD declines.
+ */
 export type DomainBoot =
   | {
     readonly mode: "kernel";
+    readonly firmware: { readonly kind: "none" } | UefiFirmware;
     readonly kernelPath: string;
     readonly initramfsPath: string | null;
     readonly cmdline: string;
   }
-  | { readonly mode: "disk"; readonly firmware: { readonly kind: "bios" } | UefiFirmware };
+  | { readonly mode: "disk"; readonly firmware: { readonly kind: "bios" } | UefiFirmware }
+  | {
+    readonly mode: "iso";
+    readonly firmware: { readonly kind: "bios" } | UefiFirmware;
+    /** A raw image; the guest's only CD-ROM, which nobody writes. */
+    readonly isoPath: string;
+  };
 
 /** A virtio disk. `backing` is the complete rest of the chain: null means the file stands alone. */
 export type DomainDisk = {

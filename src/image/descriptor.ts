@@ -2,7 +2,10 @@ import { z } from "zod";
 import { ShimError } from "../errors.ts";
 import { type Digest, parseDigest } from "./digest.ts";
 
-/** What an index entry says its manifest is for. Words are kept verbatim; `platform.ts` gives them meaning. */
+/**
+ * What an index entry says its manifest is for. Words are kept verbatim, and empty where there are none; `platform.ts`
+ * gives them meaning.
+ */
 export type Platform = {
   readonly architecture: string;
   readonly os: string;
@@ -29,13 +32,17 @@ const mediaType = z.string().max(255).regex(
 
 export const annotationsJson = z.record(z.string(), z.string());
 
+/** Go writes a word that nobody set as ""; other encoders leave it out, or write null. */
+const platformWord = z.string().nullish().transform((word) => word ?? "");
+
 /** The JSON form. The digest stays text here: a broken one must not spoil an entry that nobody needs. */
 export const descriptorJson = z.object({
   mediaType,
   digest: z.string(),
   size: z.int().min(0),
   annotations: annotationsJson.nullish(),
-  platform: z.object({ architecture: z.string(), os: z.string(), variant: z.string().optional() }).nullish(),
+  platform: z.object({ architecture: platformWord, os: platformWord, variant: z.string().optional() })
+    .nullish(),
 });
 export type DescriptorJson = z.infer<typeof descriptorJson>;
 

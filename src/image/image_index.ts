@@ -3,11 +3,13 @@ import { ShimError } from "../errors.ts";
 import {
   annotationsJson,
   type Descriptor,
+  type DescriptorJson,
   descriptorJson,
   fromDescriptor,
   toDescriptor,
 } from "./descriptor.ts";
-import { parseJsonDocument } from "./json_document.ts";
+import { requireKind, requireSameMediaType } from "./document_kind.ts";
+import { readJson, requireShape } from "./json_document.ts";
 import { OCI_INDEX } from "./media_type.ts";
 
 /** An image index holds no more entries than this; the largest seen in the wild has a few dozen. */
@@ -26,17 +28,22 @@ const indexJson = z.object({
 /** @see https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md */
 export type ImageIndex = {
   readonly entries: readonly Descriptor[];
+  /** Entries whose digests nobody here can verify. They are never used, and no reason to refuse the others. */
+  readonly unverifiable: readonly DescriptorJson[];
   readonly annotations: Readonly<Record<string, string>>;
 };
 
 /**
  * Reads an image index from verified bytes.
  *
- * @throws {ShimError} MANIFEST_INVALID, DIGEST_UNSUPPORTED; LIMIT_EXCEEDED over 1,000 entries
+ * @throws {ShimError} MANIFEST_INVALID; MEDIA_TYPE_UNSUPPORTED when it is an image manifest; LIMIT_EXCEEDED over
+ *   1,000 entries
  */
 export function parseImageIndex(bytes: Uint8Array, descriptor: Descriptor): ImageIndex {
   const what = `image index "${descriptor.digest}"`;
-  const json = parseJsonDocument(bytes, indexJson, what);
+  const value = readJson(bytes, what);
+  requireKind(value, "index", descriptor);
+  const json = requireShape(value, indexJson, what);
   requireSameMediaType(json.mediaType, descriptor, what);
   if (json.manifests.length > MAX_ENTRIES) {
     throw new ShimError(
@@ -44,21 +51,21 @@ export function parseImageIndex(bytes: Uint8Array, descriptor: Descriptor): Imag
       `Cannot read ${what}: it has ${json.manifests.length} entries, limit is ${MAX_ENTRIES}`,
     );
   }
-  return { entries: json.manifests.map(toDescriptor), annotations: json.annotations ?? {} };
-}
-
-/** image-spec: a body's own media type, when it states one, is the one it was fetched as. */
-export function requireSameMediaType(stated: string | undefined, descriptor: Descriptor, what: string): void {
-  if (stated !== undefined && stated !== descriptor.mediaType) {
-    throw new ShimError(
-      "MANIFEST_INVALID",
-      `Cannot read ${what}: it states media type "${stated}", but was offered as "${descriptor.mediaType}"`,
-    );
+  const entries: Descriptor[] = [];
+  const unverifiable: DescriptorJson[] = [];
+  for (const entry of json.manifests) {
+    try {
+      entries.push(toDescriptor(entry));
+    } catch (error) {
+      if (!(error instanceof ShimError) || error.code !== "DIGEST_UNSUPPORTED") throw error;
+      unverifiable.push(entry);
+    }
   }
+  return { entries, unverifiable, annotations: json.annotations ?? {} };
 }
 
 /** The bytes of an index. Equal input gives equal bytes, so equal images have equal digests. */
-export function formatImageIndex(index: ImageIndex): Uint8Array {
+export function formatImageIndex(index: Pick<ImageIndex, "entries" | "annotations">): Uint8Array {
   return new TextEncoder().encode(JSON.stringify({
     schemaVersion: 2,
     mediaType: OCI_INDEX,

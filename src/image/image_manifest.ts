@@ -8,8 +8,8 @@ import {
   fromDescriptor,
   toDescriptor,
 } from "./descriptor.ts";
-import { requireSameMediaType } from "./image_index.ts";
-import { MAX_DOCUMENT_BYTES, parseJsonDocument } from "./json_document.ts";
+import { requireKind, requireSameMediaType } from "./document_kind.ts";
+import { MAX_DOCUMENT_BYTES, parseJsonDocument, readJson, requireShape } from "./json_document.ts";
 import { OCI_MANIFEST } from "./media_type.ts";
 
 const MAX_LAYERS = 128;
@@ -34,11 +34,14 @@ export type ImageManifest = {
 /**
  * Reads an image manifest from verified bytes.
  *
- * @throws {ShimError} MANIFEST_INVALID, DIGEST_UNSUPPORTED; LIMIT_EXCEEDED over 128 layers
+ * @throws {ShimError} MANIFEST_INVALID; DIGEST_UNSUPPORTED for its configuration's; MEDIA_TYPE_UNSUPPORTED when it is
+ *   an image index; LIMIT_EXCEEDED over 128 layers
  */
 export function parseImageManifest(bytes: Uint8Array, descriptor: Descriptor): ImageManifest {
   const what = `image manifest "${descriptor.digest}"`;
-  const json = parseJsonDocument(bytes, manifestJson, what);
+  const value = readJson(bytes, what);
+  requireKind(value, "manifest", descriptor);
+  const json = requireShape(value, manifestJson, what);
   requireSameMediaType(json.mediaType, descriptor, what);
   if (json.layers.length > MAX_LAYERS) {
     throw new ShimError(
@@ -71,9 +74,9 @@ export function formatImageManifest(
  * configurations are common) is somebody else's.
  */
 const configJson = z.object({
-  commandLine: z.string().optional(),
-  architecture: z.string().optional(),
-  arch: z.string().optional(),
+  commandLine: z.string().nullish(),
+  architecture: z.string().nullish(),
+  arch: z.string().nullish(),
 });
 
 export type ImageConfig = {
@@ -91,5 +94,8 @@ export function parseImageConfig(bytes: Uint8Array, descriptor: Descriptor): Ima
   }
   const json = parseJsonDocument(bytes, configJson, `image configuration "${descriptor.digest}"`);
   // Go writes an architecture that nobody set as "".
-  return { commandLine: json.commandLine, architecture: json.architecture || json.arch || undefined };
+  return {
+    commandLine: json.commandLine ?? undefined,
+    architecture: json.architecture || json.arch || undefined,
+  };
 }

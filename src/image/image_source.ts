@@ -47,14 +47,25 @@ export interface ImageSource {
   readHead(descriptor: Descriptor, lengthBytes: number, options?: FetchOptions): Promise<Uint8Array>;
 }
 
-/** Gives some bytes from their start, anew at each call. */
-export type OpenContent = () => ReadableStream<Uint8Array> | Promise<ReadableStream<Uint8Array>>;
+/** Gives some bytes from `startByte` to their end, anew at each call. */
+export type OpenContent = (
+  startByte: number,
+) => ReadableStream<Uint8Array> | Promise<ReadableStream<Uint8Array>>;
+
+/** How a destination came to have a blob: its bytes were sent, or it had them in another repository. */
+export type BlobTransfer = "uploaded" | "mounted";
+
+export type PushBlobOptions = FetchOptions & {
+  /** Another repository of the same registry that may have the blob already. */
+  readonly mountFrom?: string | undefined;
+  /** Told as bytes are sent how many of the blob have been; falls back when some have to be sent again. */
+  readonly onProgress?: ((doneBytes: number) => void) | undefined;
+};
 
 /** Where an image goes to. */
 export interface ImageDestination {
   hasBlob(descriptor: Descriptor, options?: FetchOptions): Promise<boolean>;
-  /** @param open gives the bytes from the start; called again when the transfer has to begin anew */
-  pushBlob(descriptor: Descriptor, open: OpenContent, options?: FetchOptions): Promise<void>;
+  pushBlob(descriptor: Descriptor, open: OpenContent, options?: PushBlobOptions): Promise<BlobTransfer>;
   /** @param tagOrDigest the name to publish under */
   pushDocument(
     document: VerifiedDocument,

@@ -17,6 +17,11 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
  * @see https://www.rfc-editor.org/rfc/rfc7493#section-2
  */
 export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, what: string): T {
+  return requireShape(readJson(bytes, what), schema, what);
+}
+
+/** The first half of {@link parseJsonDocument}: bytes to a JSON value of any shape. Throws as it does. */
+export function readJson(bytes: Uint8Array, what: string): unknown {
   let text: string;
   let value: unknown;
   try {
@@ -29,6 +34,11 @@ export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, wh
   }
   const ambiguity = findAmbiguity(text);
   if (ambiguity !== undefined) throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: ${ambiguity}`);
+  return value;
+}
+
+/** The second half: a JSON value of a known shape. Throws as {@link parseJsonDocument} does. */
+export function requireShape<T>(value: unknown, schema: z.ZodType<T>, what: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: ${describeIssues(result.error)}`, {

@@ -23,12 +23,28 @@ const MANIFEST_TYPES: ReadonlySet<string> = new Set([
   "application/vnd.docker.distribution.manifest.v2+json",
 ]);
 
+/** Configurations that are read as one JSON object. The first three are IronCore's own, by the names it has had. */
+const CONFIG_TYPES: ReadonlySet<string> = new Set([
+  IRONCORE_CONFIG,
+  "application/vnd.ironcore.image.config.v1alpha1+json",
+  "application/vnd.onmetal.image.config.v1alpha1+json",
+  "application/vnd.oci.image.config.v1+json",
+  "application/vnd.docker.container.image.v1+json",
+  // "{}", in manifests that have no configuration to speak of; oras wrote the second one before it knew the first.
+  "application/vnd.oci.empty.v1+json",
+  "application/vnd.unknown.config.v1+json",
+]);
+
 export function isIndexType(mediaType: string): boolean {
   return INDEX_TYPES.has(mediaType);
 }
 
 export function isManifestType(mediaType: string): boolean {
   return MANIFEST_TYPES.has(mediaType);
+}
+
+export function isConfigType(mediaType: string): boolean {
+  return CONFIG_TYPES.has(mediaType);
 }
 
 /** Everything {@link isIndexType} or {@link isManifestType} accepts, for an `Accept` header. */

@@ -25,14 +25,29 @@ const VARIANTS: Readonly<Record<string, Variant>> = {
 
 /** The architecture a word means, or undefined for one that bootshim does not boot. */
 export function architectureOf(word: string): Architecture | undefined {
-  const key = word.toLowerCase();
-  return Object.hasOwn(ARCHITECTURES, key) ? ARCHITECTURES[key] : undefined;
+  return meaningIn(ARCHITECTURES, word);
 }
 
 /** The variant a word means, or undefined when the word is about something else (arm64's `v8`, for one). */
 export function variantOf(word: string): Variant | undefined {
-  const key = word.toLowerCase();
-  return Object.hasOwn(VARIANTS, key) ? VARIANTS[key] : undefined;
+  return meaningIn(VARIANTS, word);
+}
+
+/** No word of ours is longer; an image's may be as long as its documents. */
+const MAX_WORD_LENGTH = 32;
+
+function meaningIn<T>(words: Readonly<Record<string, T>>, word: string): T | undefined {
+  const key = word.slice(0, MAX_WORD_LENGTH).toLowerCase();
+  return Object.hasOwn(words, key) ? words[key] : undefined;
+}
+
+/**
+ * The architecture that the end of a name hints at: `1.0-arm64`, `gardenlinux-x86_64`. A name is only a label, so this
+ * is for telling people, never for deciding.
+ */
+export function architectureHint(name: string): Architecture | undefined {
+  const word = Object.keys(ARCHITECTURES).find((each) => name === each || name.endsWith(`-${each}`));
+  return word === undefined ? undefined : ARCHITECTURES[word];
 }
 
 /** @throws {ShimError} REQUEST_INVALID */

@@ -16,11 +16,25 @@ export type LayoutReference = {
   readonly transport: "oci";
   /** As given; the command line makes it absolute. */
   readonly directory: string;
+  /** What the layout calls the image: a tag, or a whole reference such as `127.0.0.1:5000/os/demo:1`. */
   readonly tag: string;
   readonly digest?: Digest;
 };
 
-export type Reference = RegistryReference | LayoutReference;
+/** An image in a tar archive of an OCI image layout: `oci-archive:FILE[:TAG|@DIGEST]`. */
+export type ArchiveReference = {
+  readonly transport: "oci-archive";
+  /** As given; the command line makes it absolute. */
+  readonly file: string;
+  /** As in {@link LayoutReference}. */
+  readonly tag: string;
+  readonly digest?: Digest;
+};
+
+export type Reference = RegistryReference | LayoutReference | ArchiveReference;
+
+/** A whole image layout, where images are exported to and imported from: `oci:DIR` or `oci-archive:FILE`. */
+export type LayoutLocation = { readonly transport: "oci" | "oci-archive"; readonly path: string };
 
 const MAX_LENGTH = 4096;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
@@ -31,6 +45,10 @@ const HOST =
   /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?$/i;
 const MAX_PORT = 65535;
 const MAX_REPOSITORY_LENGTH = 255;
+/** What image-spec allows as `org.opencontainers.image.ref.name`. Linear: a separator never starts a word. */
+const REF_NAME = new RegExp(
+  "^#(?:/#)*$".replaceAll("#", "[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"),
+);
 /** What another tool, or this one, reads as a transport when it stands before a colon. */
 const TRANSPORT_WORD = /^(?:oci|oci-archive|docker-archive|dir|containers-storage)(?=:)/;
 /** What stands after the `@` of a layout reference, if it is meant as a digest; a folder's name may hold an `@` too. */
@@ -40,7 +58,7 @@ const DIGEST_LIKE = /^(?:sha256|sha512)(?:$|:[^/]*$)|^[a-z0-9]+:[A-Za-z0-9=_-]{3
 const CREDENTIALS = /^((?:[a-z]+:\/\/)?)[^/]*@(?=[^/@]*\/)/;
 
 function refuse(text: string, why: string, options: { remedy: string; cause?: unknown }): never {
-  const shown = (text.startsWith("oci:") ? text : text.replace(CREDENTIALS, "$1***@")).slice(0, 200);
+  const shown = (/^oci(?:-archive)?:/.test(text) ? text : text.replace(CREDENTIALS, "$1***@")).slice(0, 200);
   const { remedy, ...cause } = options;
   throw new ShimError("REFERENCE_INVALID", `Cannot read reference ${JSON.stringify(shown)}: ${why}`, {
     ...cause,
@@ -65,42 +83,65 @@ export function parseReference(text: string): Reference {
   if (/\p{Cc}/u.test(text)) {
     refuse(text, "it holds a control character", { remedy: "write it in printable characters" });
   }
-  if (text.startsWith("oci:")) return parseLayout(text, text.slice("oci:".length));
+  // `oci-archive://` is somebody else's idea of a URL, and no file is called `//h.io/os:1`.
+  const layout = /^(oci|oci-archive):(?!\/\/)/.exec(text);
+  if (layout) return parseLayout(text, layout[1] === "oci" ? "oci" : "oci-archive");
   if (text.startsWith("docker://")) return parseRegistry(text, text.slice("docker://".length));
   const scheme = /^[a-z][a-z0-9+-]*(?=:\/\/|:\/)/.exec(text)?.[0] ?? TRANSPORT_WORD.exec(text)?.[0];
   if (scheme) {
     refuse(text, `"${scheme}:" is not a place bootshim reads from`, {
-      remedy: 'use "docker://HOST/REPOSITORY:TAG" or "oci:DIR:TAG"',
+      remedy: 'use "docker://HOST/REPOSITORY:TAG", "oci:DIR:TAG" or "oci-archive:FILE:TAG"',
     });
   }
   return parseRegistry(text, text);
 }
 
-function parseLayout(text: string, rest: string): LayoutReference {
-  const at = rest.lastIndexOf("@");
-  if (at !== -1 && DIGEST_LIKE.test(rest.slice(at + 1))) {
-    return {
-      transport: "oci",
-      directory: requireDirectory(text, rest.slice(0, at)),
-      tag: "latest",
-      digest: readDigest(text, rest.slice(at + 1)),
-    };
+/**
+ * Reads where a whole image layout is, or is to be. No image in it is named.
+ *
+ * @throws {ShimError} REFERENCE_INVALID
+ */
+export function parseLayoutLocation(text: string): LayoutLocation {
+  const remedy = 'write "oci-archive:FILE" or "oci:DIR"';
+  const [word = "", path = ""] = text.split(/:(.*)/s);
+  if ((word !== "oci" && word !== "oci-archive") || path === "") {
+    refuse(text, "it names no image layout", { remedy });
   }
-  const colon = rest.lastIndexOf(":");
-  // A colon before a slash belongs to the path.
-  if (colon === -1 || rest.indexOf("/", colon) !== -1) {
-    return { transport: "oci", directory: requireDirectory(text, rest), tag: "latest" };
+  if (/\p{Cc}/u.test(path)) refuse(text, "it holds a control character", { remedy });
+  if (path.includes(":") || DIGEST_LIKE.test(path.slice(path.lastIndexOf("@") + 1))) {
+    refuse(text, "it names one image, must name the whole layout", { remedy });
   }
-  return {
-    transport: "oci",
-    directory: requireDirectory(text, rest.slice(0, colon)),
-    tag: requireTag(text, rest.slice(colon + 1)),
-  };
+  return { transport: word, path };
 }
 
-function requireDirectory(text: string, directory: string): string {
-  if (directory === "") refuse(text, "no folder is named", { remedy: 'write "oci:DIR:TAG"' });
-  return directory;
+/** Like skopeo, which also takes everything after the first colon for the image's name: no path holds a colon. */
+function parseLayout(text: string, transport: "oci" | "oci-archive"): LayoutReference | ArchiveReference {
+  const rest = text.slice(transport.length + 1);
+  const at = rest.lastIndexOf("@");
+  const hasDigest = at !== -1 && DIGEST_LIKE.test(rest.slice(at + 1));
+  const [path = "", name] = (hasDigest ? rest.slice(0, at) : rest).split(/:(.*)/s);
+  if (path === "") {
+    refuse(text, transport === "oci" ? "no folder is named" : "no file is named", {
+      remedy: transport === "oci" ? 'write "oci:DIR:TAG"' : 'write "oci-archive:FILE:TAG"',
+    });
+  }
+  const image = {
+    tag: name === undefined ? "latest" : requireLayoutName(text, name),
+    ...(hasDigest ? { digest: readDigest(text, rest.slice(at + 1)) } : {}),
+  };
+  return transport === "oci" ? { transport, directory: path, ...image } : { transport, file: path, ...image };
+}
+
+function requireLayoutName(text: string, name: string): string {
+  if (/^sha(?:256|512):/.test(name)) {
+    refuse(text, "a digest stands where a tag does", { remedy: "write @ before the digest" });
+  }
+  return isLayoutName(name) ? name : requireTag(text, name);
+}
+
+/** Whether a layout may call an image so: a tag, or a whole reference. A digest is no name. */
+export function isLayoutName(text: string): boolean {
+  return TAG.test(text) || (REF_NAME.test(text) && !/^sha(?:256|512):/.test(text));
 }
 
 function requireTag(text: string, tag: string): string {
@@ -170,7 +211,8 @@ export function formatReference(reference: Reference): string {
     const name = `${TRANSPORT_WORD.test(host) ? "docker://" : ""}${host}/${repository}`;
     return digest ? `${name}@${digest}` : `${name}:${tag}`;
   }
+  const path = reference.transport === "oci" ? reference.directory : reference.file;
   return reference.digest
-    ? `oci:${reference.directory}@${reference.digest}`
-    : `oci:${reference.directory}:${reference.tag}`;
+    ? `${reference.transport}:${path}@${reference.digest}`
+    : `${reference.transport}:${path}:${reference.tag}`;
 }

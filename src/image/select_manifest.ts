@@ -2,164 +2,199 @@ import { ShimError } from "../errors.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { Digest } from "./digest.ts";
 import type { ImageIndex } from "./image_index.ts";
-import { isManifestType } from "./media_type.ts";
-import { type Architecture, architectureOf, type Variant, variantOf } from "./platform.ts";
+import {
+  type Annotations,
+  completeStatement,
+  NOTHING_READ,
+  type Offer,
+  type ReadDocuments,
+  type Statement,
+  statementOf,
+  type Survey,
+  surveyIndex,
+} from "./offer.ts";
+import { type Architecture, architectureOf, type Variant } from "./platform.ts";
 
 /** What the caller wants out of an index. */
 export type PlatformWish = { readonly architecture: Architecture; readonly variant: Variant };
 
-/** `other`: the entry says what it is for, and it is for neither (a cloud's own flavour, for one). */
-export type StatedVariant = Variant | "other" | undefined;
+/** Either the choice, or the one document that must be read before more can be said. */
+export type ChoiceStep =
+  | { readonly kind: "chosen"; readonly offer: Offer; readonly survey: Survey }
+  | { readonly kind: "read"; readonly descriptor: Descriptor };
 
-/** One manifest on offer, read by every way in which images state such things. */
-export type Offer = {
-  readonly descriptor: Descriptor;
-  readonly architecture: Architecture | undefined;
-  /** The architecture's own word, for people. */
-  readonly architectureWord: string | undefined;
-  readonly os: string | undefined;
-  readonly variant: StatedVariant;
-};
+/** Indexes may lie this deep below the root. */
+const MAX_DEPTH = 4;
+/** Documents that one choice may cost; indexes in the wild have a few dozen entries, most of which need no reading. */
+const MAX_READ = 64;
 
-/** Annotations of manifests that were fetched because their index entries did not say enough, by digest. */
-export type ManifestAnnotations = ReadonlyMap<Digest, Readonly<Record<string, string>>>;
+/**
+ * One step of choosing the manifest for a wish: right architecture, `linux` (or no word) before other operating-system
+ * words, the stated wanted variant before manifests that state none; the first of equals. Manifests and nested indexes
+ * are asked for one by one, and only while they may change the choice. Call again with what was read.
+ *
+ * @throws {ShimError} PLATFORM_NOT_FOUND, with all there is in `details.offered`; DIGEST_UNSUPPORTED when only entries
+ *   that cannot be verified would do; LIMIT_EXCEEDED over 1,000 descriptors, 64 documents or 4 levels of nesting
+ * @see https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md "the first matching entry SHOULD be used"
+ */
+export function nextStep(index: ImageIndex, wish: PlatformWish, read: ReadDocuments): ChoiceStep {
+  const survey = surveyIndex(index, read);
+  const hasLinux = survey.manifests.some(({ os, architecture }) =>
+    os === "linux" && architecture === wish.architecture
+  );
+  // Where linux is to be had, another system's word is no way out.
+  const belongs = [mayBeLinux, ...(hasLinux ? [] : [() => true])];
+  for (const isIn of belongs) {
+    const manifests = survey.manifests.filter((offer) => isIn(offer) && fits(offer, wish));
+    const placed = manifests.filter(({ architecture }) => architecture !== undefined);
+    const stated = placed.find(({ variant }) => variant !== undefined);
+    if (stated) return { kind: "chosen", offer: stated, survey };
+    const open = manifests.find((offer) => isOpen(offer, read)) ??
+      survey.unread.find((nested) => isIn(nested) && fits(nested, wish));
+    if (open) return readStep(open, read);
+    const [silent] = placed;
+    if (silent) return { kind: "chosen", offer: silent, survey };
+  }
+  const lone = loneSilent(survey);
+  if (lone && fits(lone, wish)) return { kind: "chosen", offer: lone, survey };
+  // Only for the list of what there is.
+  const [nested] = survey.unread;
+  if (nested) return readStep(nested, read);
+  throw nothingChosen(survey, wish);
+}
 
-/** Reads what every entry of an index offers. `manifests` fills in what only the manifests themselves tell. */
-export function offersOf(index: ImageIndex, manifests: ManifestAnnotations = new Map()): Offer[] {
-  return index.entries.filter((entry) => isManifestType(entry.mediaType)).map((entry) => {
-    const own = manifests.get(entry.digest) ?? {};
-    // Go writes words that nobody set as "": they state nothing.
-    const word = entry.platform?.architecture || entry.annotations["architecture"] || own["architecture"] ||
-      undefined;
-    return {
-      descriptor: entry,
-      architecture: word === undefined ? undefined : architectureOf(word),
-      architectureWord: word,
-      os: entry.platform?.os,
-      variant: statedVariant(entry) ?? annotatedVariant(own),
-    };
+/** An index around one manifest of which nothing tells the architecture is as good as the manifest alone. */
+function loneSilent({ manifests: [first, second], unread, unverifiable }: Survey): Offer | undefined {
+  const isAlone = second === undefined && unread.length === 0 && unverifiable.length === 0;
+  return isAlone && first?.architectureWord === undefined ? first : undefined;
+}
+
+function mayBeLinux({ os }: Statement): boolean {
+  return os === undefined || os === "linux";
+}
+
+/** Whether reading a manifest may tell more. */
+function isOpen({ architectureWord, variant, descriptor }: Offer, read: ReadDocuments): boolean {
+  return (architectureWord === undefined || variant === undefined) && !read.manifests.has(descriptor.digest);
+}
+
+/** Whether nothing that is stated speaks against the wish. */
+function fits({ architectureWord, architecture, variant }: Statement, wish: PlatformWish): boolean {
+  return (architectureWord === undefined || architecture === wish.architecture) &&
+    (variant === undefined || variant === wish.variant);
+}
+
+function readStep(wanted: Offer & { readonly depth?: number }, read: ReadDocuments): ChoiceStep {
+  if (wanted.depth !== undefined && wanted.depth > MAX_DEPTH) {
+    throw tooMuch(`indexes are nested over ${MAX_DEPTH} deep in it`);
+  }
+  if (read.indexes.size + read.manifests.size >= MAX_READ) {
+    throw tooMuch(`${MAX_READ} documents in it were read, and none decides`);
+  }
+  return { kind: "read", descriptor: wanted.descriptor };
+}
+
+function tooMuch(why: string): ShimError {
+  return new ShimError("LIMIT_EXCEEDED", `Cannot choose a manifest from the image index: ${why}`, {
+    details: { remedy: "name the manifest itself: …@sha256:DIGEST" },
   });
 }
 
-/** In order: the `variant` annotation, `platform.variant`, the `cname` annotation. */
-function statedVariant(entry: Descriptor): StatedVariant {
-  const platformVariant = entry.platform?.variant;
-  return wordVariant(entry.annotations["variant"]) ??
-    // Most words here are about the processor (arm64's v8), which is no statement about ours.
-    (platformVariant === undefined ? undefined : variantOf(platformVariant)) ??
-    cnameVariant(entry.annotations["cname"]);
+/** What a manifest without an index is taken to be, until {@link confirmPlatform} has looked into it. */
+export function loneOffer(descriptor: Descriptor): Offer {
+  return { descriptor, ...statementOf(descriptor) };
 }
 
-function annotatedVariant(annotations: Readonly<Record<string, string>>): StatedVariant {
-  return wordVariant(annotations["variant"]) ?? cnameVariant(annotations["cname"]);
-}
-
-function wordVariant(word: string | undefined): StatedVariant {
-  return word ? variantOf(word) ?? "other" : undefined;
-}
-
-/** Garden Linux's canonical name starts with its platform: `kvm-gardener_prod-amd64-…`, `metal_pxe-arm64-…`. */
-function cnameVariant(cname: string | undefined): StatedVariant {
-  if (!cname) return undefined;
-  if (cname.startsWith("kvm")) return "virtualization";
-  return cname.startsWith("metal") || cname.startsWith("baremetal") ? "metal" : "other";
-}
+/** What a manifest and its configuration say themselves, and what else there is to choose from. */
+export type InsideStatement = {
+  readonly annotations: Annotations;
+  /** The configuration's word. */
+  readonly architecture: string | undefined;
+  readonly offers: readonly Offer[];
+};
 
 /**
- * The entries that only their own manifests can place: fetch these few, then call {@link selectManifest} with what
- * they say. None when the index itself decides.
- */
-export function undecidedEntries(index: ImageIndex, wish: PlatformWish): Descriptor[] {
-  const offers = offersOf(index);
-  const placed = placedOffers(offers, wish);
-  if (placed.some((offer) => offer.variant === wish.variant)) return [];
-  // Where linux entries exist, no other entry has a chance, whatever its manifest says.
-  const open = placed.some(isLinux)
-    ? placed
-    : offers.filter((offer) => offer.architectureWord === undefined || placed.includes(offer));
-  return open.filter((offer) => offer.variant === undefined || offer.architectureWord === undefined).map((
-    offer,
-  ) => offer.descriptor);
-}
-
-/** The offers of the wished architecture: those for linux, or all of them when there is none. */
-function placedOffers(offers: readonly Offer[], wish: PlatformWish): readonly Offer[] {
-  const ofArchitecture = offers.filter((offer) => offer.architecture === wish.architecture);
-  return ofArchitecture.some(isLinux) ? ofArchitecture.filter(isLinux) : ofArchitecture;
-}
-
-function isLinux(offer: Offer): boolean {
-  return offer.os === "linux";
-}
-
-/**
- * Chooses the manifest for a wish: right architecture, `linux` before other operating-system words, the stated wanted
- * variant before entries that state none; the first of equals.
- *
- * @throws {ShimError} PLATFORM_NOT_FOUND; `details.offered` lists what there is
- * @see https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md "the first matching entry SHOULD be used"
- */
-export function selectManifest(
-  index: ImageIndex,
-  wish: PlatformWish,
-  manifests: ManifestAnnotations = new Map(),
-): Offer {
-  const offers = offersOf(index, manifests);
-  // An index around one manifest that says nothing is as good as the manifest alone.
-  const alone = offers.length === 1 && offers[0]?.architectureWord === undefined ? offers : [];
-  const candidates = [...placedOffers(offers, wish), ...alone];
-  const chosen = candidates.find((offer) => offer.variant === wish.variant) ??
-    candidates.find((offer) => offer.variant === undefined);
-  if (chosen) return chosen;
-  throw platformNotFound(wish, offers);
-}
-
-/**
- * Accepts a manifest that no index led to, unless it states another architecture or variant than wished.
+ * Compares the chosen manifest with what it says itself: whoever chose it, it must not be for something else.
  *
  * @throws {ShimError} PLATFORM_NOT_FOUND
  */
-export function requirePlatform(
-  descriptor: Descriptor,
-  wish: PlatformWish,
-  stated: { annotations: Readonly<Record<string, string>>; architecture: string | undefined },
-): Offer {
-  const word = stated.annotations["architecture"] || stated.architecture || undefined;
-  const offer: Offer = {
-    descriptor,
-    architecture: word === undefined ? undefined : architectureOf(word),
+export function confirmPlatform(chosen: Offer, wish: PlatformWish, inside: InsideStatement): Offer {
+  const own = statementOf({ annotations: inside.annotations });
+  const word = own.architectureWord ?? (inside.architecture || undefined);
+  const said: Statement = {
+    ...own,
     architectureWord: word,
-    os: undefined,
-    variant: annotatedVariant(stated.annotations),
+    architecture: word === undefined ? undefined : architectureOf(word),
   };
-  const isRight = (word === undefined || offer.architecture === wish.architecture) &&
-    (offer.variant === undefined || offer.variant === wish.variant);
-  if (isRight) return offer;
-  throw platformNotFound(wish, [offer]);
+  const confirmed = { ...chosen, ...completeStatement(chosen, said) };
+  const isRight = fits(confirmed, wish) && fits({ ...said, variant: undefined }, wish);
+  if (isRight) return confirmed;
+  const contradicting = { ...confirmed, ...completeStatement(said, chosen) };
+  const offers = inside.offers.map((offer) =>
+    offer.descriptor.digest === chosen.descriptor.digest ? contradicting : offer
+  );
+  throw platformNotFound(wish, offers.map(describeOffer));
 }
 
-function platformNotFound(wish: PlatformWish, offers: readonly Offer[]): ShimError {
-  const offered = offers.map(describeOffer);
-  const list = offered.map((offer) => `${offer.architecture ?? "any"}/${offer.variant ?? "unstated"}`).join(
-    ", ",
+function nothingChosen({ manifests, unverifiable }: Survey, wish: PlatformWish): ShimError {
+  const wanted = unverifiable.find((each) => each.architecture === wish.architecture && fits(each, wish));
+  if (wanted) {
+    return new ShimError(
+      "DIGEST_UNSUPPORTED",
+      `Cannot choose a manifest: the one for ${wish.architecture}/${wish.variant} has digest "${
+        wanted.digest.slice(0, 100)
+      }", must be sha256 or sha512`,
+    );
+  }
+  return platformNotFound(wish, [
+    ...manifests.map(describeOffer),
+    ...unverifiable.map((each) => ({ ...describeStatement(each), digest: each.digest })),
+  ]);
+}
+
+type Offered = Described & { readonly digest: string };
+
+/** Platforms named in the message; `details.offered` has them all. */
+const MAX_NAMED = 16;
+
+function platformNotFound(wish: PlatformWish, offered: readonly Offered[]): ShimError {
+  const platforms = new Set(
+    offered.map(({ architecture, variant }) => `${architecture ?? "any"}/${variant ?? "unstated"}`),
   );
+  const named = [...platforms].slice(0, MAX_NAMED).join(", ");
+  const more = platforms.size > MAX_NAMED ? ` and ${platforms.size - MAX_NAMED} more` : "";
   return new ShimError(
     "PLATFORM_NOT_FOUND",
     `Cannot choose a manifest: wanted ${wish.architecture}/${wish.variant}, the image offers ${
-      list || "nothing"
-    }`,
+      named || "nothing"
+    }${more}`,
     { details: { offered, remedy: "choose one of the offered with --arch and --variant" } },
   );
 }
 
+/** The manifests that an index offers, as far as its documents were read. @throws {ShimError} LIMIT_EXCEEDED */
+export function offersOf(index: ImageIndex, read: ReadDocuments = NOTHING_READ): readonly Offer[] {
+  return surveyIndex(index, read).manifests;
+}
+
+type Described = {
+  readonly architecture: string | null;
+  readonly os: string | null;
+  readonly variant: string | null;
+};
+
 /** An offer as data: CONTRACT's `{architecture, os, variant, digest}`. */
-export function describeOffer(
-  offer: Offer,
-): { architecture: string | null; os: string | null; variant: string | null; digest: Digest } {
+export function describeOffer(offer: Offer): Described & { readonly digest: Digest } {
+  return { ...describeStatement(offer), digest: offer.descriptor.digest };
+}
+
+/** An image's own words are shown up to here. */
+const MAX_WORD_LENGTH = 64;
+
+function describeStatement({ architecture, architectureWord, os, variant }: Statement): Described {
   return {
-    architecture: offer.architecture ?? offer.architectureWord ?? null,
-    os: offer.os ?? null,
-    variant: offer.variant ?? null,
-    digest: offer.descriptor.digest,
+    architecture: architecture ?? architectureWord?.slice(0, MAX_WORD_LENGTH) ?? null,
+    os: os?.slice(0, MAX_WORD_LENGTH) ?? null,
+    variant: variant ?? null,
   };
 }

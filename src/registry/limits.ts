@@ -12,6 +12,8 @@ export type RegistryLimits = {
   readonly attemptsWithoutProgress: number;
   /** So many requests end a blob even when each brought something: bounds what a server that cuts early can ask of us. */
   readonly attemptsPerBlob: number;
+  /** A larger blob is uploaded in chunks of so many bytes: what a broken connection can cost. */
+  readonly chunkBytes: number;
   /** The longest first wait between two attempts; doubled for each further one, and jittered down by up to half. */
   readonly backoffMs: number;
 };
@@ -23,6 +25,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   commitTimeoutMs: 300_000,
   attemptsWithoutProgress: 3,
   attemptsPerBlob: 100,
+  chunkBytes: 64 * 1024 * 1024,
   backoffMs: 250,
 };
 

@@ -13,10 +13,12 @@
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import type {
+  BlobTransfer,
   FetchOptions,
   ImageDestination,
   ImageSource,
   OpenContent,
+  PushBlobOptions,
   VerifiedDocument,
 } from "../image/image_source.ts";
 import type { RegistryReference } from "../image/reference.ts";
@@ -25,9 +27,10 @@ import { fetchSmallBlob, openBlob } from "./blobs.ts";
 import { fetchDocument, resolveDocument } from "./documents.ts";
 import { endpointOf } from "./endpoint.ts";
 import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
-import { hasBlob, pushBlob, pushDocument } from "./push.ts";
+import { hasBlob, pushDocument } from "./push.ts";
 import type { Repository } from "./repository.ts";
 import { Transport } from "./transport.ts";
+import { pushBlob } from "./upload.ts";
 
 export type RegistryClientOptions = Pick<RegistryReference, "host" | "repository"> & {
   /** Hosts, as references spell them, that may be spoken to in plain HTTP although they are not loopback. */
@@ -75,8 +78,8 @@ export class RegistryClient implements ImageSource, ImageDestination {
   pushBlob(
     descriptor: Descriptor,
     open: OpenContent,
-    options?: FetchOptions,
-  ): Promise<void> {
+    options?: PushBlobOptions,
+  ): Promise<BlobTransfer> {
     return pushBlob(this.#repository, descriptor, { ...options, openContent: open });
   }
 

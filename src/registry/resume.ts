@@ -6,6 +6,10 @@ import { isEarlyEnd } from "./transport_error.ts";
 /** The failures that pass by themselves in moments. A 429 does not: it asks for a longer pause than ours. */
 const PASSING: ReadonlySet<ErrorCode> = new Set(["REGISTRY_UNAVAILABLE", "REGISTRY_TIMEOUT"]);
 
+export function isPassing(failure: ShimError): boolean {
+  return PASSING.has(failure.code);
+}
+
 /** Bytes of a blob as one answer brings them. */
 export type BlobPart = {
   readonly chunks: AsyncIterable<Uint8Array>;
@@ -61,7 +65,7 @@ export async function withAttempts<T>(attempts: Attempts, operation: () => Promi
       return await operation();
     } catch (error) {
       const failure = toShimError(error);
-      if (!PASSING.has(failure.code)) throw failure;
+      if (!isPassing(failure)) throw failure;
       await attempts.next(failure, false);
     }
   }
@@ -127,7 +131,7 @@ export async function* resumeBlob(
       failure = shortBody();
     } catch (error) {
       failure = toShimError(error);
-      if (!PASSING.has(failure.code)) throw failure;
+      if (!isPassing(failure)) throw failure;
       // Every byte is there; what broke was only the end of the message.
       if (offsetBytes === sizeBytes) return;
       if (part !== undefined && isEarlyEnd(failure)) failure = shortBody(failure);

@@ -6,7 +6,7 @@ import { translateTransportError } from "./transport_error.ts";
 
 /** One HTTP request. Redirects, retries and the meaning of the status are other files' work. */
 export type RegistryRequest = {
-  readonly method: "GET" | "HEAD" | "POST" | "PUT";
+  readonly method: "GET" | "HEAD" | "POST" | "PATCH" | "PUT";
   readonly url: URL;
   /** Names in lower case. */
   readonly headers: Readonly<Record<string, string>>;

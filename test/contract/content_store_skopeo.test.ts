@@ -2,7 +2,9 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { ContentStore } from "../../src/content/content_store.ts";
-import { blobOf, randomManifest, randomWord, streamOf } from "../support/content_kit.ts";
+import { blobOf, randomManifest } from "../support/blobs.ts";
+import { randomWord } from "../support/random_word.ts";
+import { streamOf } from "../support/streams.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
 import { useTemporaryDirectory } from "../support/temporary_directory.ts";
 

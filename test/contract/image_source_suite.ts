@@ -1,16 +1,10 @@
 import { describe, expect, it } from "vitest";
 import type { ErrorCode } from "../../src/errors.ts";
 import type { ImageSource, VerifiedDocument } from "../../src/image/image_source.ts";
-import {
-  type Blob,
-  blobOf,
-  codeOf,
-  collect,
-  failureOf,
-  randomBlob,
-  randomManifest,
-  randomWord,
-} from "../support/content_kit.ts";
+import { type Blob, blobOf, randomBlob, randomManifest } from "../support/blobs.ts";
+import { codeOf, failureOf } from "../support/failures.ts";
+import { randomWord } from "../support/random_word.ts";
+import { collect } from "../support/streams.ts";
 
 /** What a source under test has to offer. All of it is random, so nothing can be answered by heart. */
 export type PublishedImage = {

@@ -8,15 +8,10 @@ import { ContentStore } from "../../src/content/content_store.ts";
 import { ShimError } from "../../src/errors.ts";
 import { effectiveUserId, type FileSystem, nodeFileSystem } from "../../src/host/file_system.ts";
 import { startScript } from "../support/child_script.ts";
-import {
-  chunksOf,
-  codeOf,
-  failureOf,
-  randomBlob,
-  randomManifest,
-  randomWord,
-  streamOf,
-} from "../support/content_kit.ts";
+import { randomBlob, randomManifest } from "../support/blobs.ts";
+import { codeOf, failureOf } from "../support/failures.ts";
+import { randomWord } from "../support/random_word.ts";
+import { chunksOf, streamOf } from "../support/streams.ts";
 import { FaultyFileSystem } from "../support/faulty_file_system.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
 import { useTemporaryDirectory } from "../support/temporary_directory.ts";

@@ -9,7 +9,10 @@ import {
   respondChunked,
   serveRange,
 } from "../support/fault_server.ts";
-import { collect, failureOf, randomBlob, withRegistry } from "../support/registry_client_kit.ts";
+import { randomBlob } from "../support/blobs.ts";
+import { failureOf } from "../support/failures.ts";
+import { withRegistry } from "../support/registry_client_kit.ts";
+import { collect } from "../support/streams.ts";
 
 const SIZE_BYTES = 300_000;
 

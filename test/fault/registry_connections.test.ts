@@ -10,7 +10,8 @@ import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { RegistryClient } from "../../src/registry/registry_client.ts";
 import { respond } from "../support/fault_server.ts";
-import { failureOf, QUICK, withRegistry } from "../support/registry_client_kit.ts";
+import { failureOf } from "../support/failures.ts";
+import { QUICK, withRegistry } from "../support/registry_client_kit.ts";
 
 /** Gives the free loopback port the server now listens on. */
 async function listen(server: Server): Promise<number> {

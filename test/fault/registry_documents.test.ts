@@ -3,7 +3,9 @@ import { describe, expect, it } from "vitest";
 import { parseImageManifest } from "../../src/image/image_manifest.ts";
 import { DOCUMENT_TYPES, OCI_INDEX, OCI_MANIFEST } from "../../src/image/media_type.ts";
 import { chunk, cutAfter, head, respond, respondChunked } from "../support/fault_server.ts";
-import { describeBytes, failureOf, randomManifest, withRegistry } from "../support/registry_client_kit.ts";
+import { blobOf, randomManifest } from "../support/blobs.ts";
+import { failureOf } from "../support/failures.ts";
+import { withRegistry } from "../support/registry_client_kit.ts";
 
 const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 const manifestHeaders = { "Content-Type": OCI_MANIFEST };
@@ -251,7 +253,9 @@ describe("RegistryClient.resolve", () => {
     await withRegistry(
       () => respondChunked(200, { headers: manifestHeaders, body: bytes }),
       async ({ client }) => {
-        expect((await client.resolve("latest")).descriptor).toEqual(describeBytes(bytes, OCI_MANIFEST));
+        expect((await client.resolve("latest")).descriptor).toEqual(
+          blobOf(bytes, { mediaType: OCI_MANIFEST }).descriptor,
+        );
       },
     );
   });
@@ -266,7 +270,7 @@ describe("RegistryClient.resolve", () => {
 
   it("HM02 broken JSON is told as a wrong size or digest first, and as broken only when verified", async () => {
     const bytes = new TextEncoder().encode(`{"manifests":[${randomBytes(20).toString("hex")}`);
-    const descriptor = describeBytes(bytes, OCI_INDEX);
+    const { descriptor } = blobOf(bytes, { mediaType: OCI_INDEX });
     await withRegistry(
       () => respond(200, { headers: { "Content-Type": OCI_INDEX }, body: bytes }),
       async ({ client }) => {

@@ -3,13 +3,10 @@ import { describe, expect, it } from "vitest";
 import { ShimError } from "../../src/errors.ts";
 import { OCI_MANIFEST } from "../../src/image/media_type.ts";
 import { respond, type Script } from "../support/fault_server.ts";
-import {
-  failureOf,
-  randomBlob,
-  randomManifest,
-  streamOf,
-  withRegistry,
-} from "../support/registry_client_kit.ts";
+import { randomBlob, randomManifest } from "../support/blobs.ts";
+import { failureOf } from "../support/failures.ts";
+import { withRegistry } from "../support/registry_client_kit.ts";
+import { streamOf } from "../support/streams.ts";
 
 /** A registry that takes every upload. */
 const takeAll: Script = ({ method, path }) =>

@@ -4,7 +4,10 @@ import { DEFAULT_LIMITS } from "../../src/registry/limits.ts";
 import { sendFollowing } from "../../src/registry/redirect.ts";
 import { Transport } from "../../src/registry/transport.ts";
 import { respond, serveRange, startFaultServer } from "../support/fault_server.ts";
-import { collect, failureOf, randomBlob, withRegistry } from "../support/registry_client_kit.ts";
+import { randomBlob } from "../support/blobs.ts";
+import { failureOf } from "../support/failures.ts";
+import { withRegistry } from "../support/registry_client_kit.ts";
+import { collect } from "../support/streams.ts";
 
 const redirect = (location: string | readonly string[], status = 307) =>
   respond(status, { headers: { Location: location } });

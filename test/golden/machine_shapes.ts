@@ -12,6 +12,8 @@ const MACHINE = "/var/lib/bootshim/machines/vm-1";
 const KERNEL = `${BLOBS}/${"a1".repeat(32)}`;
 const INITRAMFS = `${BLOBS}/${"b2".repeat(32)}`;
 const ROOTFS = `${BLOBS}/${"c3".repeat(32)}`;
+const UKI = `${BLOBS}/${"e5".repeat(32)}`;
+const ISO = `${BLOBS}/${"f6".repeat(32)}`;
 const SQUASHFS = `${BLOBS}/${"d4".repeat(32)}`;
 
 const kernelBoot: PreparedBoot = {
@@ -37,6 +39,17 @@ const diskBoot: PreparedBoot = {
   initramfs: null,
   cmdline: "",
 };
+
+const ukiBoot: PreparedBoot = {
+  ...kernelBoot,
+  mode: "uki",
+  firmware: "uefi",
+  kernel: null,
+  initramfs: null,
+  uki: UKI,
+};
+
+const isoBoot: PreparedBoot = { ...diskBoot, mode: "iso", iso: ISO };
 
 const rootDisk: BootDisk = {
   role: "rootfs",
@@ -110,7 +123,8 @@ const armFirmware: Partial<DomainHost> = {
 };
 
 const withOverlay = { disks: [overlay] };
-const withNvram = { disks: [overlay], nvramPath: `${MACHINE}/nvram.fd` };
+const nvramPath = `${MACHINE}/nvram.fd`;
+const withNvram = { disks: [overlay], nvramPath };
 const uefiDiskBoot: PreparedBoot = { ...diskBoot, firmware: "uefi", disks: [rootDisk] };
 
 /** Every shape of machine that has a rendering of its own; the names are those of the golden files. */
@@ -136,6 +150,18 @@ export const MACHINE_SHAPES: Readonly<Record<string, DomainDefinition>> = {
   "arm64_kernel": shape({ ...kernelBoot, architecture: "arm64", cmdline: "console=ttyAMA0" }),
   "arm64_uefi_overlay": shape({ ...uefiDiskBoot, architecture: "arm64" }, {
     machine: withNvram,
+    host: armFirmware,
+  }),
+  "kernel_uefi": shape({ ...kernelBoot, firmware: "uefi" }, { machine: { nvramPath } }),
+  "uki": shape(ukiBoot, { machine: { nvramPath } }),
+  "arm64_uki": shape({ ...ukiBoot, architecture: "arm64" }, { machine: { nvramPath }, host: armFirmware }),
+  "iso_bios": shape(isoBoot),
+  "iso_bios_and_disk": shape(isoBoot, {
+    machine: { disks: [{ ...overlay, serial: null, backing: null }] },
+  }),
+  "iso_uefi": shape({ ...isoBoot, firmware: "uefi" }, { machine: { nvramPath } }),
+  "arm64_iso": shape({ ...isoBoot, firmware: "uefi", architecture: "arm64" }, {
+    machine: { nvramPath },
     host: armFirmware,
   }),
   "kvm": shape(uefiDiskBoot, {

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
-import { ShimError } from "../../src/errors.ts";
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
+import { rejectionOf } from "../support/failures.ts";
 import { type LibvirtDaemons, startLibvirtDaemons, startPrivateLibvirtd } from "../support/libvirt_daemon.ts";
 
 /** QEMU starts in about a second; a loaded machine and libvirt's first look at its QEMUs take longer. */
@@ -12,20 +12,6 @@ const SLOW_MS = 120_000;
 function domainXml(options: { name: string; uuid: string; extra?: string }): string {
   return `<domain type='qemu'><name>${options.name}</name><uuid>${options.uuid}</uuid><memory unit='MiB'>64</memory>` +
     `<os><type arch='x86_64' machine='q35'>hvm</type></os>${options.extra ?? ""}</domain>`;
-}
-
-async function failureOf(
-  call: Promise<unknown>,
-): Promise<{ code: string; message: string; details: unknown }> {
-  try {
-    await call;
-  } catch (error) {
-    if (error instanceof ShimError) {
-      return { code: error.code, message: error.message, details: error.details };
-    }
-    throw error;
-  }
-  throw new Error("nothing failed");
 }
 
 describe("LibvirtConnection on qemu:///system", () => {
@@ -53,7 +39,7 @@ describe("LibvirtConnection on qemu:///system", () => {
       expect((await connection.listDomains()).filter((status) => status.name === name)).toEqual([off]);
       expect(await connection.domainXml(name)).toContain(`<uuid>${uuid}</uuid>`);
 
-      expect(await failureOf(connection.destroyDomain(name))).toEqual({
+      expect(await rejectionOf(connection.destroyDomain(name))).toEqual({
         code: "DOMAIN_FAILED",
         message: `Cannot destroy domain "${name}": libvirt reports ` +
           '"Requested operation is not valid: domain is not running"',
@@ -67,7 +53,7 @@ describe("LibvirtConnection on qemu:///system", () => {
           state: "running",
           id: expect.any(Number),
         });
-        expect(await failureOf(connection.startDomain(name))).toEqual({
+        expect(await rejectionOf(connection.startDomain(name))).toEqual({
           code: "DOMAIN_FAILED",
           message: `Cannot start domain "${name}": libvirt reports ` +
             '"Requested operation is not valid: domain is already running"',
@@ -91,10 +77,10 @@ describe("LibvirtConnection on qemu:///system", () => {
     const element = `e${randomUUID()}`;
     const unknownElement = domainXml({ name, uuid: randomUUID(), extra: `<${element}/>` });
     const failures = [
-      await failureOf(connection.defineDomain(unknownElement)),
-      await failureOf(connection.defineDomain("<domain")),
-      await failureOf(connection.defineDomain(domainXml({ name: "a/b", uuid: randomUUID() }))),
-      await failureOf(connection.defineDomain(`<!-- ${"x".repeat(10 << 20)} -->`)),
+      await rejectionOf(connection.defineDomain(unknownElement)),
+      await rejectionOf(connection.defineDomain("<domain")),
+      await rejectionOf(connection.defineDomain(domainXml({ name: "a/b", uuid: randomUUID() }))),
+      await rejectionOf(connection.defineDomain(`<!-- ${"x".repeat(10 << 20)} -->`)),
     ];
     expect(failures.map(({ code, details }) => [code, details])).toEqual([
       ["DOMAIN_INVALID", { libvirtCode: 92, libvirtDomain: 5 }],
@@ -115,8 +101,8 @@ describe("LibvirtConnection on qemu:///system", () => {
     const { uuid: defined } = await connection.defineDomain(domainXml({ name, uuid }));
     try {
       const failures = [
-        await failureOf(connection.defineDomain(domainXml({ name, uuid: randomUUID() }))),
-        await failureOf(connection.defineDomain(domainXml({ name: `${name}-2`, uuid }))),
+        await rejectionOf(connection.defineDomain(domainXml({ name, uuid: randomUUID() }))),
+        await rejectionOf(connection.defineDomain(domainXml({ name: `${name}-2`, uuid }))),
       ];
       expect(failures.map(({ code }) => code)).toEqual(["CONFLICT", "CONFLICT"]);
       expect((await connection.findDomain(name))?.uuid).toBe(defined);
@@ -128,11 +114,11 @@ describe("LibvirtConnection on qemu:///system", () => {
   it("gives MACHINE_NOT_FOUND for each operation on a domain that is not there", async () => {
     const name = `bootshim-test-${randomUUID()}`;
     const failures = await Promise.all([
-      failureOf(connection.startDomain(name)),
-      failureOf(connection.shutdownDomain(name)),
-      failureOf(connection.destroyDomain(name)),
-      failureOf(connection.undefineDomain(name)),
-      failureOf(connection.domainXml(name)),
+      rejectionOf(connection.startDomain(name)),
+      rejectionOf(connection.shutdownDomain(name)),
+      rejectionOf(connection.destroyDomain(name)),
+      rejectionOf(connection.undefineDomain(name)),
+      rejectionOf(connection.domainXml(name)),
     ]);
     expect(failures.map(({ code }) => code)).toEqual(failures.map(() => "MACHINE_NOT_FOUND"));
     for (const { message } of failures) {
@@ -164,7 +150,7 @@ describe("LibvirtConnection when libvirtd goes", () => {
           pauses.push(performance.now() - last);
           last = performance.now();
         }, 1);
-        const failure = await failureOf(connection.listDomains());
+        const failure = await rejectionOf(connection.listDomains());
         clearInterval(timer);
         expect([failure.code, failure.message]).toEqual([
           "HYPERVISOR_TIMEOUT",
@@ -197,9 +183,9 @@ describe("LibvirtConnection when libvirtd goes", () => {
         await daemon.stop();
       }
       const failures = [
-        await failureOf(connection.listDomains()),
-        await failureOf(connection.startDomain("any")),
-        await failureOf(LibvirtConnection.open(daemon.uri)),
+        await rejectionOf(connection.listDomains()),
+        await rejectionOf(connection.startDomain("any")),
+        await rejectionOf(LibvirtConnection.open(daemon.uri)),
       ];
       expect(failures.map(({ code }) => code)).toEqual(failures.map(() => "HYPERVISOR_UNAVAILABLE"));
       await connection.close();

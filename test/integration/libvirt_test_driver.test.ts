@@ -9,8 +9,8 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 
-import { ShimError } from "../../src/errors.ts";
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
+import { failureOf } from "../support/failures.ts";
 
 const PROGRAM = fileURLToPath(new URL("../support/left_open_connection.ts", import.meta.url));
 
@@ -18,16 +18,6 @@ const PROGRAM = fileURLToPath(new URL("../support/left_open_connection.ts", impo
 function runProgram(...parameters: string[]): Promise<{ stdout: string; stderr: string }> {
   const runtime = process.versions["deno"] === undefined ? [] : ["run", "-A"];
   return promisify(execFile)(process.execPath, [...runtime, ...parameters], { timeout: 10_000 });
-}
-
-async function failureOf(call: Promise<unknown>): Promise<ShimError> {
-  try {
-    await call;
-  } catch (error) {
-    if (error instanceof ShimError) return error;
-    throw error;
-  }
-  throw new Error("nothing failed");
 }
 
 /** The largest pause of the main thread while something goes on, in ms. */

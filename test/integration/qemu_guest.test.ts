@@ -1,26 +1,31 @@
 import { createHash, randomBytes, randomUUID } from "node:crypto";
-import { copyFile, mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execFileSync } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { PreparedBoot } from "../../src/boot/prepared_boot.ts";
+import { defineDomain, type DomainMachine } from "../../src/hypervisor/define_domain.ts";
+import { renderQemuCommand } from "../../src/hypervisor/qemu_command/command.ts";
 import { createOverlay } from "../../src/qemu/qemu_img.ts";
-import { findProgram } from "../../src/qemu/program_path.ts";
 import { runQemu } from "../../src/qemu/qemu_process.ts";
 import { makeGuestPart, parseGuestReport } from "../support/guest_image.ts";
 
 const MIB = 1024 * 1024;
 const word = `w${randomBytes(6).toString("hex")}`;
-const lacksMksquashfs = await findProgram("mksquashfs") === null;
+const release = await releaseOf("guest-kernel");
+/** Null where the distribution's mirrors have no arm64. */
+const arm64Release = await releaseOf("guest-kernel-arm64").catch(() => null);
 let folder: string;
-let release: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "bootshim-qemu-guest-"));
-  const guestKernel = new URL("../../.cache/guest-kernel/release", import.meta.url);
-  release = (await readFile(guestKernel, "utf8")).trim();
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function releaseOf(guestKernel: string): Promise<string> {
+  return (await readFile(new URL(`../../.cache/${guestKernel}/release`, import.meta.url), "utf8")).trim();
+}
 
 /** A machine written by hand: these tests are about the images and about running, not about our rendering. */
 const MACHINE = [
@@ -37,9 +42,11 @@ const disk = (path: string, { format = "raw", serial = "", readOnly = false } = 
   ...["-device", `virtio-blk-pci,drive=${serial || "disk"}${serial ? `,serial=${serial}` : ""}`],
 ];
 
-async function boot(args: readonly string[]) {
+const boot = (args: readonly string[]) => run([...MACHINE, ...args]);
+
+async function run(argv: readonly string[]) {
   let text = "";
-  await runQemu([...MACHINE, ...args], {
+  await runQemu(argv, {
     stdin: "ignore",
     timeoutMs: 60_000,
     onConsole: (bytes) => {
@@ -59,6 +66,8 @@ const common = () => ({
   cpus: 1,
   memoryKib: expect.any(Number),
   shimWord: null,
+  cdroms: [],
+  isoWord: null,
   fwCfg: [],
   rootWord: null,
   rootBoots: null,
@@ -117,7 +126,7 @@ describe("guest-image boots under runQemu", () => {
     expect(await sha256(base)).toBe(before);
   });
 
-  it.skipIf(lacksMksquashfs)("a squashfs root, read-only", async () => {
+  it("a squashfs root, read-only", async () => {
     const [kernel, initramfs, squashfs] = await Promise.all([
       makeGuestPart("kernel"),
       makeGuestPart("initramfs", { word }),
@@ -167,9 +176,150 @@ describe("guest-image boots under runQemu", () => {
   });
 });
 
+const UEFI = {
+  loaderPath: "/usr/share/OVMF/OVMF_CODE_4M.fd",
+  loaderFormat: "raw",
+  nvramTemplatePath: "/usr/share/OVMF/OVMF_VARS_4M.fd",
+  nvramTemplateFormat: "raw",
+} as const;
+
+const prepared: PreparedBoot = {
+  architecture: "amd64",
+  variant: "virtualization",
+  mode: "kernel",
+  firmware: "none",
+  kernel: null,
+  initramfs: null,
+  uki: null,
+  iso: null,
+  cmdline: "console=ttyS0 quiet",
+  reason: "",
+  modes: [],
+  disks: [],
+};
+
+describe("a command of renderQemuCommand boots", () => {
+  const uuid = randomUUID();
+
+  /** A machine of its own, with a fresh variable store. */
+  async function bootPrepared(
+    change: Partial<PreparedBoot>,
+    disks: DomainMachine["disks"] = [],
+  ) {
+    const directory = await mkdtemp(join(folder, "machine-"));
+    const nvramPath = join(directory, "nvram.fd");
+    await copyFile(UEFI.nvramTemplatePath, nvramPath);
+    const definition = defineDomain({
+      boot: { ...prepared, ...change },
+      machine: { id: "vm", uuid, disks, nvramPath, consoleLogPath: join(directory, "console.log") },
+      wishes: { memoryMib: 512, cpus: 1, network: { kind: "none" } },
+      host: { acceleration: "tcg", uefiFirmware: { firmware: UEFI }, keepOwnership: false },
+    });
+    return await run(renderQemuCommand(definition));
+  }
+
+  it("a unified kernel image under UEFI, with the command line it holds", async () => {
+    const cmdline = `console=ttyS0 quiet shim.word=${word}`;
+    const uki = await makeGuestPart("uki", { word, cmdline });
+    expect(await bootPrepared({ mode: "uki", firmware: "uefi", uki, cmdline: "not=used" })).toEqual({
+      ...common(),
+      firmware: "uefi",
+      uuid,
+      cmdline,
+      shimWord: word,
+      disks: [],
+    });
+  });
+
+  it("an EFI program as kernel under UEFI, with initramfs, command line and a squashfs root", async () => {
+    const [kernel, initramfs, squashfs] = await Promise.all([
+      makeGuestPart("kernel"),
+      makeGuestPart("initramfs", { word }),
+      makeGuestPart("rootfs-squashfs", { word: `${word}-squashfs` }),
+    ]);
+    const cmdline = `console=ttyS0 quiet root=/dev/vda shim.word=${word},b`;
+    const root = {
+      path: squashfs,
+      format: "raw",
+      readOnly: true,
+      serial: "machineboot",
+      backing: null,
+    } as const;
+    const report = await bootPrepared({ firmware: "uefi", kernel, initramfs, cmdline }, [root]);
+    expect(report).toEqual({
+      ...common(),
+      firmware: "uefi",
+      uuid,
+      // OVMF's own addition, for kernels that look for an initramfs there.
+      cmdline: `${cmdline} initrd=initrd`,
+      shimWord: `${word},b`,
+      disks: [{ name: "vda", serial: "machineboot", sizeBytes: (await stat(squashfs)).size, readOnly: true }],
+      rootWord: `${word}-squashfs`,
+    });
+  });
+
+  it.skipIf(arm64Release === null)("an arm64 kernel and initramfs with an ext4 root", async () => {
+    const architecture = "arm64";
+    const [kernel, initramfs, rootfs] = await Promise.all([
+      makeGuestPart("kernel", { architecture }),
+      makeGuestPart("initramfs", { architecture, word }),
+      makeGuestPart("rootfs-ext4", { word: `${word}-root`, sizeMib: 4 }),
+    ]);
+    const cmdline = "console=ttyAMA0 quiet root=/dev/vda ro";
+    const root = {
+      path: rootfs,
+      format: "raw",
+      readOnly: true,
+      serial: "machineboot",
+      backing: null,
+    } as const;
+    expect(await bootPrepared({ architecture, kernel, initramfs, cmdline }, [root])).toEqual({
+      ...common(),
+      kernel: arm64Release,
+      architecture,
+      firmware: "none",
+      // The device tree has no SMBIOS, and so no uuid.
+      uuid: null,
+      cmdline,
+      disks: [{ name: "vda", serial: "machineboot", sizeBytes: 4 * MIB, readOnly: true }],
+      rootWord: `${word}-root`,
+    });
+  });
+
+  it("an ISO under BIOS, with an empty disk beside it", async () => {
+    const iso = await makeGuestPart("iso", { word });
+    const path = join(folder, "scratch.raw");
+    await writeFile(path, "");
+    await truncate(path, 4 * MIB);
+    const scratch = { path, format: "raw", readOnly: false, serial: "scratch", backing: null } as const;
+    expect(await bootPrepared({ mode: "iso", firmware: "bios", iso }, [scratch])).toEqual({
+      ...common(),
+      firmware: "bios",
+      uuid,
+      cmdline: "BOOT_IMAGE=/vmlinuz console=ttyS0 quiet panic=-1 initrd=/initrd.gz",
+      disks: [{ name: "vda", serial: "scratch", sizeBytes: 4 * MIB, readOnly: false }],
+      cdroms: [{ name: "sr0", volume: "BOOTSHIM", sizeBytes: (await stat(iso)).size }],
+      isoWord: word,
+    });
+  });
+
+  it("an ISO under UEFI, without any disk", async () => {
+    const iso = await makeGuestPart("iso", { word });
+    expect(await bootPrepared({ mode: "iso", firmware: "uefi", iso })).toEqual({
+      ...common(),
+      firmware: "uefi",
+      uuid,
+      cmdline: "console=ttyS0 quiet panic=-1",
+      disks: [],
+      cdroms: [{ name: "sr0", volume: "BOOTSHIM", sizeBytes: (await stat(iso)).size }],
+      isoWord: word,
+    });
+  });
+});
+
 describe("guest-image", () => {
   const script = new URL("../../scripts/guest-image", import.meta.url).pathname;
-  const run = (args: readonly string[], options: { cwd?: string; tmp?: string } = {}) =>
+  const make = (args: readonly string[], options: { cwd?: string; tmp?: string } = {}) =>
     execFileSync(script, args, {
       cwd: options.cwd ?? "/",
       stdio: "pipe",
@@ -180,13 +330,13 @@ describe("guest-image", () => {
     const place = await mkdtemp(join(folder, "place-"));
     const first = [];
     const second = [];
-    const kinds = ["rootfs-ext4", "disk-uefi", "disk-bios"];
+    const kinds = ["rootfs-ext4", "rootfs-squashfs", "disk-uefi", "disk-bios", "iso"];
     for (const kind of kinds) {
-      run([kind, join(place, `${kind}-1`), "--word", word], { tmp: place });
+      make([kind, join(place, `${kind}-1`), "--word", word], { tmp: place });
       first.push(await sha256(join(place, `${kind}-1`)));
     }
     for (const kind of kinds) {
-      run([kind, `${kind}-2`, "--word", word], { cwd: place, tmp: "/tmp" });
+      make([kind, `${kind}-2`, "--word", word], { cwd: place, tmp: "/tmp" });
       second.push(await sha256(join(place, `${kind}-2`)));
     }
     expect(second).toEqual(first);
@@ -197,7 +347,7 @@ describe("guest-image", () => {
   it("refuses wrong usage with exit code 64 and explains itself with 0", () => {
     const exitCode = (args: readonly string[]) => {
       try {
-        run(args);
+        make(args);
         return 0;
       } catch (error) {
         return error instanceof Error && "status" in error ? error.status : error;
@@ -213,6 +363,8 @@ describe("guest-image", () => {
       exitCode(["kernel", output, "--size"]),
       exitCode(["rootfs-ext4", output, "--size-mib", "-1"]),
       exitCode(["uki", output, "--cmdline", "a\nb"]),
-    ]).toEqual([0, 64, 64, 64, 64, 64, 64, 64]);
+      exitCode(["uki", output, "--arch", "arm64"]),
+      exitCode(["kernel", output, "--arch", "../x"]),
+    ]).toEqual([0, 64, 64, 64, 64, 64, 64, 64, 64, 64]);
   });
 });

@@ -4,14 +4,9 @@ import { digestOf } from "../../src/image/digest.ts";
 import { formatImageManifest, parseImageManifest } from "../../src/image/image_manifest.ts";
 import { OCI_MANIFEST } from "../../src/image/media_type.ts";
 import { RegistryClient } from "../../src/registry/registry_client.ts";
-import {
-  collect,
-  describeBytes,
-  failureOf,
-  randomBlob,
-  randomManifest,
-  streamOf,
-} from "../support/registry_client_kit.ts";
+import { blobOf, randomBlob, randomManifest } from "../support/blobs.ts";
+import { failureOf } from "../support/failures.ts";
+import { collect, streamOf } from "../support/streams.ts";
 import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
 
 const MIB = 1024 * 1024;
@@ -41,7 +36,7 @@ describe("RegistryClient with docker-registry", () => {
       layers: [layer.descriptor],
       annotations: { "org.example.random": randomBytes(8).toString("hex") },
     });
-    const document = { bytes, descriptor: describeBytes(bytes, OCI_MANIFEST) };
+    const document = blobOf(bytes, { mediaType: OCI_MANIFEST });
     await client.pushDocument(document, "v1");
     await client.pushDocument(document, document.descriptor.digest);
 
@@ -84,7 +79,7 @@ describe("RegistryClient with docker-registry", () => {
 
   it("is refused the artifacts manifest type, with the registry's own words", async () => {
     const { bytes } = randomManifest();
-    const descriptor = describeBytes(bytes, "application/vnd.ironcore.image.artifacts.v1+json");
+    const { descriptor } = blobOf(bytes, { mediaType: "application/vnd.ironcore.image.artifacts.v1+json" });
     const failure = await failureOf(client.pushDocument({ bytes, descriptor }, "edition-a"));
     expect(failure.code).toBe("REGISTRY_PROTOCOL");
     expect(failure.details.status).toBe(400);
@@ -109,8 +104,9 @@ describe("RegistryClient with docker-registry", () => {
       sizeBytes: sizeMib * MIB,
       annotations: {},
     };
-    await client.pushBlob(descriptor, () => {
-      let left = sizeMib;
+    await client.pushBlob(descriptor, (startByte) => {
+      // Chunks end at whole MiB.
+      let left = sizeMib - startByte / MIB;
       return new ReadableStream<Uint8Array>({
         pull(controller) {
           left -= 1;

@@ -1,7 +1,9 @@
 import type { BootWish, LayerFindings } from "../../src/boot/decide_boot.ts";
 import type { DiskContent } from "../../src/boot/disk_content.ts";
+import type { IsoContent } from "../../src/boot/iso_content.ts";
 import type { KernelContent } from "../../src/boot/kernel_content.ts";
 import type { Role } from "../../src/boot/prepared_boot.ts";
+import type { UkiContent } from "../../src/boot/uki_content.ts";
 
 export const AUTO: BootWish = { boot: "auto", firmware: "auto" };
 export const wish = (boot: BootWish["boot"], firmware: BootWish["firmware"] = "auto"): BootWish => ({
@@ -13,23 +15,67 @@ export const disk = (
   table: "gpt" | "mbr",
   hasEfiSystemPartition: boolean,
   hasBiosBootCode: boolean,
+  problem: string | null = null,
 ): DiskContent => ({
   kind: "partitioned",
   table,
+  partitions: [],
   hasEfiSystemPartition,
   hasBiosBootCode,
+  isHybrid: false,
+  problem,
 });
 export const EFI_DISK = disk("gpt", true, false);
 export const BIOS_DISK = disk("mbr", false, true);
 export const EITHER_DISK = disk("gpt", true, true);
 export const DEAD_DISK = disk("gpt", false, false);
-export const EXT: DiskContent = { kind: "file-system", name: "ext" };
-export const BZIMAGE: KernelContent = { kind: "kernel", format: "bzImage", architecture: "amd64" };
-export const ARM_IMAGE: KernelContent = { kind: "kernel", format: "arm64 Image", architecture: "arm64" };
+export const BROKEN_GPT = disk("gpt", false, false, "the checksum of its GPT header is wrong");
+export const EXT: DiskContent = { kind: "file-system", name: "ext4" };
+export const UNSEEN: DiskContent = {
+  kind: "unknown",
+  why: "cannot be told from its first 64 KiB",
+  isUnseen: true,
+};
+
+const KERNEL = { kind: "kernel", isEfiProgram: true, version: null, commandLineLimitBytes: null } as const;
+export const BZIMAGE: KernelContent = {
+  ...KERNEL,
+  format: "bzImage",
+  architecture: "amd64",
+  commandLineLimitBytes: 2047,
+};
+export const BZIMAGE_WITHOUT_EFI: KernelContent = { ...BZIMAGE, isEfiProgram: false };
+export const ARM_IMAGE: KernelContent = { ...KERNEL, format: "arm64 Image", architecture: "arm64" };
+export const EFI_KERNEL: KernelContent = { ...KERNEL, format: "EFI/PE", architecture: "amd64" };
+export const ZBOOT: KernelContent = { ...KERNEL, format: "EFI zboot", architecture: "arm64" };
+export const UKI_AS_KERNEL: KernelContent = { ...KERNEL, format: "UKI", architecture: "amd64" };
 export const DUMMY: KernelContent = { kind: "not-a-kernel", why: "it begins with zeros only: a dummy" };
+
+export const UKI: UkiContent = {
+  kind: "uki",
+  architecture: "amd64",
+  sections: [".linux"],
+  cmdline: null,
+  osrel: null,
+  uname: null,
+};
+export const iso = (hasBiosBoot: boolean | undefined, hasUefiBoot: boolean | undefined): IsoContent => ({
+  kind: "iso",
+  volumeId: null,
+  hasUdf: false,
+  hasBiosBoot,
+  hasUefiBoot,
+  unseen: hasBiosBoot === undefined ? "cannot be told from its first 64 KiB" : null,
+  hybrid: null,
+});
+export const BIOS_ISO = iso(true, false);
+export const UEFI_ISO = iso(false, true);
+export const EITHER_ISO = iso(true, true);
 
 /** Findings of an amd64 image; its roles are those it says something about, and the further ones. */
 export function findings(known: Partial<LayerFindings> = {}, ...further: readonly Role[]): LayerFindings {
-  const roles = (["rootfs", "kernel", "initramfs"] as const).filter((role) => known[role] !== undefined);
+  const roles = (["rootfs", "kernel", "initramfs", "uki", "iso"] as const).filter((role) =>
+    known[role] !== undefined
+  );
   return { architecture: "amd64", roles: new Set([...roles, ...further]), ...known };
 }

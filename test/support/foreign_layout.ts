@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Blob } from "./content_kit.ts";
+import type { Blob } from "./blobs.ts";
 
 export type ForeignEntry = Blob & { readonly tag?: string };
 

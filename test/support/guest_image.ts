@@ -17,9 +17,12 @@ export type GuestPartKind =
   | "rootfs-squashfs"
   | "uki"
   | "disk-uefi"
-  | "disk-bios";
+  | "disk-bios"
+  | "iso";
 
 export type GuestPartOptions = {
+  /** amd64 when left out; arm64 is for kernel, initramfs and rootfs only. */
+  readonly architecture?: "amd64" | "arm64";
   readonly word?: string;
   readonly sizeMib?: number;
   readonly cmdline?: string;
@@ -40,6 +43,7 @@ afterAll(async () => {
  */
 export function makeGuestPart(kind: GuestPartKind, options: GuestPartOptions = {}): Promise<string> {
   const flags = [
+    ...(options.architecture === undefined ? [] : ["--arch", options.architecture]),
     ...(options.word === undefined ? [] : ["--word", options.word]),
     ...(options.sizeMib === undefined ? [] : ["--size-mib", String(options.sizeMib)]),
     ...(options.cmdline === undefined ? [] : ["--cmdline", options.cmdline]),
@@ -75,6 +79,10 @@ const guestReport = z.object({
   shimWord: z.string().nullable(),
   /** Virtio disks by name. */
   disks: z.array(z.object({ name: z.string(), serial: textOrNull, sizeBytes: count, readOnly: flag })),
+  /** CD-ROM drives by name; `volume` is the disc's own name for itself. */
+  cdroms: z.array(z.object({ name: z.string(), volume: textOrNull, sizeBytes: count })),
+  /** /word on the CD; null when there is none. */
+  isoWord: z.string().nullable(),
   /** Files under `opt/` that the hypervisor passed in. */
   fwCfg: z.array(z.object({ name: z.string(), sha256: z.string().regex(/^[0-9a-f]{64}$/) })),
   /** /word on the disk that `root=` names; null when there is no `root=`. */
@@ -95,13 +103,17 @@ export type GuestReport = z.infer<typeof guestReport>;
 export function parseGuestReport(consoleText: string): GuestReport {
   const facts = new Map<string, string>();
   const disks: unknown[] = [];
+  const cdroms: unknown[] = [];
   const fwCfg: unknown[] = [];
   for (const line of consoleText.split(/\r*\n/)) {
     const [, key = "", value = ""] = /^BOOTSHIM-GUEST (\w+)=(.*)$/.exec(line) ?? [];
     const disk = /^(\S+) serial=(.*) sizeBytes=(\d+) readOnly=(\d)$/.exec(value);
+    const cdrom = /^(\S+) volume=(.*) sizeBytes=(\d+)$/.exec(value);
     const file = /^(.*) sha256=(\S+)$/.exec(value);
     if (key === "disk" && disk) {
       disks.push({ name: disk[1], serial: disk[2], sizeBytes: disk[3], readOnly: disk[4] });
+    } else if (key === "cdrom" && cdrom) {
+      cdroms.push({ name: cdrom[1], volume: cdrom[2], sizeBytes: cdrom[3] });
     } else if (key === "fwCfg" && file) fwCfg.push({ name: file[1], sha256: file[2] });
     else facts.set(key, value);
   }
@@ -111,7 +123,7 @@ export function parseGuestReport(consoleText: string): GuestReport {
     );
   }
   const optional = Object.fromEntries(
-    ["shimWord", "rootWord", "rootBoots", "rootError"].map((key) => [key, facts.get(key) ?? null]),
+    ["shimWord", "isoWord", "rootWord", "rootBoots", "rootError"].map((key) => [key, facts.get(key) ?? null]),
   );
-  return guestReport.parse({ ...Object.fromEntries(facts), ...optional, disks, fwCfg });
+  return guestReport.parse({ ...Object.fromEntries(facts), ...optional, disks, cdroms, fwCfg });
 }

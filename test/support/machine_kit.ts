@@ -2,7 +2,8 @@ import { randomUUID } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type MachineRecord, parseMachineRecord } from "../../src/machine/machine_record.ts";
-import { randomBlob, randomWord } from "./content_kit.ts";
+import { randomBlob } from "./blobs.ts";
+import { randomWord } from "./random_word.ts";
 
 /** A record that no other test has, of a machine with one writable disk, one read-only disk and NVRAM. */
 export function randomRecord(id: string): MachineRecord {

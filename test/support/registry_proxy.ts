@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http";
 
-/** What becomes of one answer: passed on, one byte flipped in its middle, its second half kept back, or a 404. */
-export type Tampering = "none" | "flip" | "truncate" | "not-found";
+/** What becomes of one answer: passed on, one byte flipped in its middle, its second half or all kept back, or a 404. */
+export type Tampering = "none" | "flip" | "truncate" | "lose" | "not-found";
 
 export type RegistryProxy = {
   /** `127.0.0.1:PORT`, as references spell it. */
@@ -50,6 +50,11 @@ function forward(
     `http://${upstreamHost}${url}`,
     { ...(method ? { method } : {}), headers },
     (answer) => {
+      if (tampering === "lose") {
+        answer.resume();
+        outgoing.destroy();
+        return;
+      }
       outgoing.writeHead(answer.statusCode ?? 500, answer.headers);
       if (tampering === "none") {
         answer.pipe(outgoing);

@@ -36,8 +36,9 @@ export async function readBuildPart(text: string, environment: Environment): Pro
 
 function splitPairs(text: string): Map<string, string> {
   const values = new Map<string, string>();
-  // A doubled comma is a comma of the value, as in QEMU's options.
-  for (const pair of text.split(/(?<!,),(?!,)/)) {
+  // A doubled comma is a comma of the value, as in QEMU's options. No argument of a program can hold a NUL.
+  for (const escaped of text.replaceAll(",,", "\0").split(",")) {
+    const pair = escaped.replaceAll("\0", ",");
     const equals = pair.indexOf("=");
     const key = equals === -1 ? pair : pair.slice(0, equals);
     if (equals === -1 || !KEYS.includes(key)) {
@@ -47,9 +48,31 @@ function splitPairs(text: string): Map<string, string> {
       );
     }
     if (values.has(key)) refuse(text, `${key}= stands twice`);
-    values.set(key, pair.slice(equals + 1).replaceAll(",,", ","));
+    const value = pair.slice(equals + 1);
+    if (value === "") refuse(text, `${key}= is empty, must have a value`);
+    values.set(key, value);
   }
   return values;
+}
+
+/**
+ * Reads the `--annotation`s of `build`: `KEY=VALUE` each.
+ *
+ * @throws {ShimError} REQUEST_INVALID
+ * @see https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#rules
+ */
+export function readAnnotations(texts: readonly string[]): Map<string, string> {
+  const annotations = new Map<string, string>();
+  for (const text of texts) {
+    const equals = text.indexOf("=");
+    const key = text.slice(0, Math.max(equals, 0));
+    if (key === "" || annotations.has(key)) {
+      const why = key === "" ? "must be KEY=VALUE" : `${JSON.stringify(key)} stands twice`;
+      throw new ShimError("REQUEST_INVALID", `Cannot use --annotation ${JSON.stringify(text)}: ${why}`);
+    }
+    annotations.set(key, text.slice(equals + 1));
+  }
+  return annotations;
 }
 
 async function readCommandLine(path: string): Promise<string> {

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { type Definition, definitionOfImage, definitionOfMachine } from "../../agent/definition.ts";
 import { quoteShell } from "../../hypervisor/qemu_command/shell.ts";
+import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, type Invocation, readOptions } from "../invocation.ts";
 import {
   addBootOptions,
@@ -46,17 +47,18 @@ function register(program: Command, composition: Composition, { name, descriptio
     description,
   );
   addMachineOptions(addBootOptions(addImageOptions(command)));
+  addExamples(command, [`${name} vm-1`, `${name} registry.example.org/os/linux:1 --memory 2GiB`]);
   command.action(async (word: string) => {
     const invocation = await beginInvocation(command, composition);
-    const context = await invocation.openContext();
-    // An id has no slash and no colon, a reference always has one.
-    if (!/[/:]/.test(word)) return print(invocation, await definitionOfMachine(context, word));
     const given = readOptions(command, options);
-    const wish = {
-      ...imageWishOf(context, readReference(word, invocation.environment), given),
-      ...bootWishesOf(given),
-      machine: { ...machineWishesOf(given), id: PREVIEW_ID },
-    };
+    const machine = { ...machineWishesOf(given), id: PREVIEW_ID };
+    // An id has no slash and no colon, a reference always has one.
+    if (!/[/:]/.test(word)) {
+      return print(invocation, await definitionOfMachine(await invocation.openContext(), word));
+    }
+    const reference = readReference(word, invocation.environment);
+    const context = await invocation.openContext();
+    const wish = { ...imageWishOf(context, reference, given), ...bootWishesOf(given), machine };
     print(
       invocation,
       await invocation.withProgress((onProgress) =>

@@ -4,39 +4,40 @@ import { z } from "zod";
 import { buildImage } from "../../agent/build_image.ts";
 import { type CachedImage, listImages, tagImage } from "../../agent/images.ts";
 import { pullImage } from "../../agent/pull_image.ts";
-import { pushImage } from "../../agent/push_image.ts";
 import { shortDigest } from "../../image/digest.ts";
 import { formatColumns } from "../columns.ts";
+import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
-import { readBuildPart } from "./build_part.ts";
+import { printable } from "../printable.ts";
+import { readAnnotations, readBuildPart } from "./build_part.ts";
 import { addImageOptions, imageOptions, imageWishOf, readReference } from "./wish_options.ts";
 
-/** The cache, and making images: `pull`, `images`, `build`, `tag`, `push`. */
+/** The cache, and making images: `pull`, `images`, `build`, `tag`. */
 export function registerImageCommands(program: Command, composition: Composition): void {
   registerPull(program, composition);
   registerImages(program, composition);
   registerBuild(program, composition);
   registerTag(program, composition);
-  registerPush(program, composition);
 }
 
 function registerPull(program: Command, composition: Composition): void {
-  const command = program.command("pull").argument("<ref>", "HOST/REPOSITORY:TAG or oci:DIR:TAG").description(
+  const command = program.command("pull").argument(
+    "<ref>",
+    "HOST/REPOSITORY:TAG, oci:DIR:TAG or oci-archive:FILE:TAG",
+  ).description(
     "fetch and verify an image into the cache",
   );
   addImageOptions(command);
-  command.addHelpText(
-    "after",
-    "\nExamples:\n  bootshim pull registry.example.org/os/linux:1\n  bootshim pull registry.example.org/os/linux:1 --arch arm64 --pull always",
-  );
+  addExamples(command, [
+    "pull registry.example.org/os/linux:1",
+    "pull registry.example.org/os/linux:1 --arch arm64 --pull always",
+  ]);
   command.action(async (text: string) => {
     const invocation = await beginInvocation(command, composition);
+    const given = readOptions(command, imageOptions);
+    const reference = readReference(text, invocation.environment);
     const context = await invocation.openContext();
-    const wish = imageWishOf(
-      context,
-      readReference(text, invocation.environment),
-      readOptions(command, imageOptions),
-    );
+    const wish = imageWishOf(context, reference, given);
     const { image, transferredBytes } = await invocation.withProgress((onProgress) =>
       pullImage(context, wish, { signal: invocation.signal, onProgress })
     );
@@ -49,7 +50,7 @@ function registerPull(program: Command, composition: Composition): void {
         transferredBytes,
       },
       (pulled) =>
-        `${pulled.reference} ${pulled.digest} ${
+        `${printable(pulled.reference)} ${pulled.digest} ${
           pulled.cached ? "cached" : `${pulled.transferredBytes} bytes`
         }\n`,
     );
@@ -77,24 +78,43 @@ function formatImages(images: readonly CachedImage[]): string {
   return formatColumns(["REFERENCE", "DIGEST", "COMPLETE FOR", "SIZE"], rows);
 }
 
+const buildOptions = z.object({
+  tag: z.string(),
+  parts: z.array(z.string()),
+  format: z.enum(["ironcore", "spec"]),
+  annotation: z.array(z.string()),
+});
+
 function registerBuild(program: Command, composition: Composition): void {
   const command = program.command("build")
     .description("make an image of files and keep it in the cache, ready to push")
     .requiredOption("--tag <name>", "name of the image, HOST/REPOSITORY:TAG")
-    .addOption(partOption());
-  command.addHelpText(
-    "after",
-    `
-Examples:
-  bootshim build --tag 127.0.0.1:5000/os/demo:1 --config arch=amd64,kernel=vmlinuz,initramfs=initrd.gz,cmdline=cmdline.txt
-  bootshim build --tag 127.0.0.1:5000/os/demo:1 --config arch=amd64,rootfs=disk.raw --config arch=amd64,variant=metal,uki=linux.efi`,
-  );
+    .addOption(partOption())
+    .option(
+      "--format <name>",
+      "ironcore: what providers read today; spec: the specification's disk type",
+      "ironcore",
+    )
+    .option(
+      "--annotation <KEY=VALUE>",
+      "annotate the image's index (repeatable)",
+      (value: string, before: string[]) => [...before, value],
+      [],
+    );
+  addExamples(command, [
+    "build --tag 127.0.0.1:5000/os/demo:1 --config arch=amd64,kernel=vmlinuz,initramfs=initrd.gz,cmdline=cmdline.txt",
+    "build --tag 127.0.0.1:5000/os/demo:1 --config arch=amd64,rootfs=disk.raw --config arch=amd64,variant=metal,uki=linux.efi",
+  ]);
   command.action(async () => {
     const invocation = await beginInvocation(command, composition);
-    const given = readOptions(command, z.object({ tag: z.string(), parts: z.array(z.string()) }));
-    const context = await invocation.openContext();
+    const given = readOptions(command, buildOptions);
+    const name = readReference(given.tag, invocation.environment);
     const parts = await Promise.all(given.parts.map((text) => readBuildPart(text, invocation.environment)));
-    const built = await buildImage(context, readReference(given.tag, invocation.environment), parts);
+    const built = await buildImage(await invocation.openContext(), name, parts, {
+      format: given.format,
+      annotations: readAnnotations(given.annotation),
+      signal: invocation.signal,
+    });
     invocation.print({
       reference: built.reference,
       digest: built.digest,
@@ -123,32 +143,12 @@ function registerTag(program: Command, composition: Composition): void {
   const command = program.command("tag").argument("<src>").argument("<dst>").description(
     "give a cached image one more name",
   );
-  command.action(async (source: string, target: string) => {
+  addExamples(command, ["tag oci:./layout:1 127.0.0.1:5000/os/demo:1"]);
+  command.action(async (sourceText: string, targetText: string) => {
     const invocation = await beginInvocation(command, composition);
-    const { environment } = invocation;
-    const tagged = await tagImage(
-      await invocation.openContext(),
-      readReference(source, environment),
-      readReference(target, environment),
-    );
+    const source = readReference(sourceText, invocation.environment);
+    const target = readReference(targetText, invocation.environment);
+    const tagged = await tagImage(await invocation.openContext(), source, target);
     invocation.print(tagged, ({ reference, digest }) => `${reference} ${digest}\n`);
-  });
-}
-
-function registerPush(program: Command, composition: Composition): void {
-  const command = program.command("push").argument(
-    "<ref>",
-    "HOST/REPOSITORY:TAG, as the image is called in the cache",
-  ).description("publish a cached image");
-  command.action(async (text: string) => {
-    const invocation = await beginInvocation(command, composition);
-    const context = await invocation.openContext();
-    const pushed = await pushImage(context, readReference(text, invocation.environment), {
-      signal: invocation.signal,
-    });
-    invocation.print(
-      pushed,
-      ({ reference, digest, transferredBytes }) => `${reference} ${digest} ${transferredBytes} bytes sent\n`,
-    );
   });
 }

@@ -3,7 +3,9 @@ import prettyBytes from "pretty-bytes";
 import { z } from "zod";
 import { prepare } from "../../agent/prepare.ts";
 import type { PrepareDocument } from "../../agent/prepare_document.ts";
+import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
+import { printable } from "../printable.ts";
 import {
   addBootOptions,
   addImageOptions,
@@ -22,28 +24,29 @@ const options = imageOptions.extend(bootOptions.shape).extend(machineOptions.sha
 });
 
 export function registerPrepare(program: Command, composition: Composition): void {
-  const command = program.command("prepare").argument("<ref>", "HOST/REPOSITORY:TAG or oci:DIR:TAG")
+  const command = program.command("prepare").argument(
+    "<ref>",
+    "HOST/REPOSITORY:TAG, oci:DIR:TAG or oci-archive:FILE:TAG",
+  )
     .description(
       "pull what is missing, verify it, decide the boot; with --machine also make that machine's disk and definitions",
     )
     .option("--machine <id>", "make this machine's disk, domain XML and QEMU command");
   addMachineOptions(addBootOptions(addImageOptions(command)));
-  command.addHelpText(
-    "after",
-    `
-Examples:
-  bootshim prepare registry.example.org/os/linux:1 --machine vm-1 --disk-size 20GiB
-  bootshim prepare oci:./layout:1 -o json | jq .boot
-  bootshim prepare registry.example.org/os/linux:1 --boot kernel --append console=ttyS0`,
-  );
+  addExamples(command, [
+    "prepare registry.example.org/os/linux:1 --machine vm-1 --disk-size 20GiB",
+    "prepare oci:./layout:1 -o json | jq .boot",
+    "prepare registry.example.org/os/linux:1 --boot kernel --append console=ttyS0",
+  ]);
   command.action(async (text: string) => {
     const invocation = await beginInvocation(command, composition);
     const given = readOptions(command, options);
     // Read even when there is no machine: a wish that makes no sense is told, not passed over.
     const machine = machineWishesOf(given);
+    const reference = readReference(text, invocation.environment);
     const context = await invocation.openContext();
     const wish = {
-      ...imageWishOf(context, readReference(text, invocation.environment), given),
+      ...imageWishOf(context, reference, given),
       ...bootWishesOf(given),
       machine: given.machine === undefined ? null : { ...machine, id: given.machine },
     };
@@ -82,5 +85,5 @@ function formatPrepared(document: PrepareDocument): string {
     }
     lines.push(["domain XML", machine.domainXml]);
   }
-  return lines.map(([name, value]) => `${name.padEnd(12)} ${value}`.trimEnd() + "\n").join("");
+  return lines.map(([name, value]) => `${name.padEnd(12)} ${printable(value)}`.trimEnd() + "\n").join("");
 }

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import { run } from "../../agent/run.ts";
-import { ShimError } from "../../errors.ts";
+import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
 import {
   addBootOptions,
@@ -18,53 +18,60 @@ import {
 
 const options = imageOptions.extend(bootOptions.shape).extend(machineOptions.shape).extend({
   keep: z.boolean().default(false),
-  timeout: z.string().regex(/^[0-9]{1,6}(\.[0-9]{1,3})?$/, "must be a number of seconds").optional(),
+  timeout: z.string().regex(/^(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?$/, "must be a number of seconds above 0")
+    .optional(),
 });
 
 export function registerRun(program: Command, composition: Composition): void {
-  const command = program.command("run").argument("<ref>", "HOST/REPOSITORY:TAG or oci:DIR:TAG")
+  const command = program.command("run").argument(
+    "<ref>",
+    "HOST/REPOSITORY:TAG, oci:DIR:TAG or oci-archive:FILE:TAG",
+  )
     .description("boot an image once under QEMU; its serial console is on stdout (and stdin, on a terminal)")
     .option("--keep", "keep the machine's folder")
     .option("--timeout <seconds>", "end the guest after this time");
   addMachineOptions(addBootOptions(addImageOptions(command)));
   command.addHelpText(
     "after",
-    `
-Ctrl-C ends the guest. The exit code is 0 when the guest powered off by itself.
-
-Examples:
-  bootshim run oci:./layout:1
-  bootshim run registry.example.org/os/linux:1 --memory 2GiB --timeout 60 > console.txt`,
+    "\nCtrl-C ends the guest. The exit code is 0 when the guest powered off by itself.",
   );
+  addExamples(command, [
+    "run oci:./layout:1",
+    "run registry.example.org/os/linux:1 --memory 2GiB --timeout 60 > console.txt",
+  ]);
   command.action(async (text: string) => {
     const invocation = await beginInvocation(command, composition);
     const { terminal } = invocation;
     const given = readOptions(command, options);
+    const reference = readReference(text, invocation.environment);
+    const machine = machineWishesOf(given);
     const context = await invocation.openContext();
     const wish = {
-      ...imageWishOf(context, readReference(text, invocation.environment), given),
+      ...imageWishOf(context, reference, given),
       ...bootWishesOf(given),
-      machine: machineWishesOf(given),
+      machine,
       isKept: given.keep,
       timeoutMs: given.timeout === undefined ? undefined : Number(given.timeout) * 1000,
       stdin: terminal.isInputTerminal ? "inherit" as const : "ignore" as const,
     };
-    if (wish.timeoutMs === 0) {
-      throw new ShimError("REQUEST_INVALID", 'Cannot use --timeout "0": must be more than 0 seconds');
-    }
     // The bars must be gone before the guest takes the terminal.
     const view = invocation.openProgress();
     const decoder = new TextDecoder();
     try {
-      const document = await run(context, wish, {
+      await run(context, wish, {
         signal: invocation.signal,
         onProgress: view.listen,
-        onPrepared: view.close,
+        onPrepared: ({ machine }) => {
+          view.close();
+          // Told before the guest starts: it may be interrupted.
+          if (given.keep && machine) {
+            context.note(`machine "${machine.id}" is kept in "${machine.directory}"`);
+          }
+        },
         onConsole: (bytes) => terminal.writeOut(decoder.decode(bytes, { stream: true })),
       });
-      if (given.keep && document.machine) {
-        context.note(`kept machine "${document.machine.id}" in "${document.machine.directory}"`);
-      }
+      // Ctrl-C reaches QEMU, too, which may have ended in good order before we heard of it.
+      invocation.signal.throwIfAborted();
     } finally {
       view.close();
     }

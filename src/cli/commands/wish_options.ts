@@ -9,13 +9,38 @@ import type { ImageWish } from "../../agent/resolve_image.ts";
 import type { Environment } from "../../config/settings.ts";
 import { ShimError } from "../../errors.ts";
 import { requireArchitecture, requireVariant } from "../../image/platform.ts";
-import { parseReference, type Reference } from "../../image/reference.ts";
+import {
+  type LayoutLocation,
+  parseLayoutLocation,
+  parseReference,
+  type Reference,
+} from "../../image/reference.ts";
 
-/** Reads a reference as the user typed it; a layout folder is taken relative to the working directory. */
+/** Reads a reference as the user typed it; a layout is taken relative to the working directory. */
 export function readReference(text: string, environment: Environment): Reference {
   const reference = parseReference(text);
   if (reference.transport === "docker") return reference;
-  return { ...reference, directory: resolve(environment.workingDirectory, reference.directory) };
+  if (reference.transport === "oci-archive") {
+    return { ...reference, file: absolutePath(reference.file, environment) };
+  }
+  return { ...reference, directory: absolutePath(reference.directory, environment) };
+}
+
+/** Reads where a whole layout is, as the user typed it. */
+export function readLayoutLocation(text: string, environment: Environment): LayoutLocation {
+  const { transport, path } = parseLayoutLocation(text);
+  return { transport, path: absolutePath(path, environment) };
+}
+
+function absolutePath(path: string, { workingDirectory }: Environment): string {
+  const absolute = resolve(workingDirectory, path);
+  if (!absolute.includes(":")) return absolute;
+  // In the reference it becomes, all after the colon would be the image's name.
+  throw new ShimError(
+    "REFERENCE_INVALID",
+    `Cannot use image layout "${absolute}": its path holds a colon, which ends a path in references`,
+    { details: { remedy: "work in a folder without one, or reach it by a symbolic link" } },
+  );
 }
 
 export function addImageOptions(command: Command): Command {
@@ -26,8 +51,9 @@ export function addImageOptions(command: Command): Command {
 }
 
 export const imageOptions = z.object({
-  arch: z.string().optional(),
-  variant: z.string(),
+  // Their refusals pass through zod as they are.
+  arch: z.string().transform(requireArchitecture).optional(),
+  variant: z.string().transform(requireVariant),
   pull: z.enum(["missing", "always", "never"]),
 });
 
@@ -38,15 +64,15 @@ export function imageWishOf(
 ): ImageWish {
   return {
     reference,
-    architecture: options.arch === undefined ? context.hostArchitecture : requireArchitecture(options.arch),
-    variant: requireVariant(options.variant),
+    architecture: options.arch ?? context.hostArchitecture,
+    variant: options.variant,
     pull: options.pull,
   };
 }
 
 export function addBootOptions(command: Command): Command {
   return command
-    .option("--boot <mode>", "auto, disk or kernel", "auto")
+    .option("--boot <mode>", "auto, disk, kernel, uki or iso", "auto")
     .option("--firmware <kind>", "auto, bios or uefi", "auto")
     .option("--cmdline <text>", "kernel command line, in place of the image's")
     .option(

@@ -10,5 +10,5 @@ function featureElements({ architecture, acceleration, boot }: DomainDefinition)
   // Version 2 ends at 8 CPUs; under KVM the host's own is the only one sure to exist.
   const gic = element("gic", { version: acceleration === "kvm" ? "host" : "3" });
   // On arm64 libvirt accepts ACPI only together with UEFI; a kernel loaded directly reads the device tree.
-  return boot.mode === "kernel" ? [gic] : [element("acpi"), gic];
+  return boot.firmware.kind === "none" ? [gic] : [element("acpi"), gic];
 }

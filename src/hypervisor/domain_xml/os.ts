@@ -8,20 +8,28 @@ const MACHINES: Readonly<Record<Architecture, Readonly<Record<string, string>>>>
 };
 
 export function osElement({ architecture, boot }: DomainDefinition): XmlElement {
-  return element("os", {}, textElement("type", "hvm", MACHINES[architecture]), ...bootElements(boot));
+  return element(
+    "os",
+    {},
+    textElement("type", "hvm", MACHINES[architecture]),
+    ...firmwareElements(boot),
+    ...kernelElements(boot),
+  );
 }
 
-function bootElements(boot: DomainBoot): XmlElement[] {
-  if (boot.mode === "kernel") {
-    return [
-      textElement("kernel", boot.kernelPath),
-      // What IronCore calls initramfs is libvirt's initrd.
-      ...(boot.initramfsPath === null ? [] : [textElement("initrd", boot.initramfsPath)]),
-      ...(boot.cmdline === "" ? [] : [textElement("cmdline", boot.cmdline)]),
-    ];
-  }
-  if (boot.firmware.kind === "bios") return [];
-  const { loaderPath, loaderFormat, nvramPath, nvramFormat } = boot.firmware;
+function kernelElements(boot: DomainBoot): XmlElement[] {
+  if (boot.mode !== "kernel") return [];
+  return [
+    textElement("kernel", boot.kernelPath),
+    // What IronCore calls initramfs is libvirt's initrd.
+    ...(boot.initramfsPath === null ? [] : [textElement("initrd", boot.initramfsPath)]),
+    ...(boot.cmdline === "" ? [] : [textElement("cmdline", boot.cmdline)]),
+  ];
+}
+
+function firmwareElements({ firmware }: DomainBoot): XmlElement[] {
+  if (firmware.kind !== "uefi") return [];
+  const { loaderPath, loaderFormat, nvramPath, nvramFormat } = firmware;
   return [
     textElement("loader", loaderPath, { readonly: "yes", type: "pflash", ...formatAttribute(loaderFormat) }),
     textElement("nvram", nvramPath, formatAttribute(nvramFormat)),

@@ -8,6 +8,7 @@
 import type { Architecture } from "../../image/platform.ts";
 import type { DomainDefinition } from "../domain_definition.ts";
 import { bootArguments } from "./boot.ts";
+import { cdromArguments } from "./cdrom.ts";
 import { consoleArguments } from "./console.ts";
 import { diskArguments } from "./disk.ts";
 import { machineArguments } from "./machine.ts";
@@ -40,6 +41,7 @@ export function renderQemuCommand(
     ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     ...machineArguments(definition),
     ...bootArguments(definition),
+    ...cdromArguments(definition),
     ...diskArguments(definition),
     ...networkArguments(definition),
     ...consoleArguments(),

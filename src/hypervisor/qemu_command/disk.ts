@@ -1,17 +1,21 @@
+import { diskBootOrder } from "../boot_order.ts";
 import type { DomainDefinition, DomainDisk } from "../domain_definition.ts";
 import { blockArguments } from "./block.ts";
 import { jsonOption } from "./option.ts";
 
 export function diskArguments({ disks, boot }: DomainDefinition): string[] {
-  return disks.flatMap((disk, index) => [
-    ...chainArguments(disk, `disk${index}`),
-    ...jsonOption("-device", {
-      driver: "virtio-blk-pci",
-      drive: `disk${index}`,
-      ...(disk.serial === null ? {} : { serial: disk.serial }),
-      ...(boot.mode === "disk" && index === 0 ? { bootindex: 1 } : {}),
-    }),
-  ]);
+  return disks.flatMap((disk, index) => {
+    const bootOrder = diskBootOrder(boot, index);
+    return [
+      ...chainArguments(disk, `disk${index}`),
+      ...jsonOption("-device", {
+        driver: "virtio-blk-pci",
+        drive: `disk${index}`,
+        ...(disk.serial === null ? {} : { serial: disk.serial }),
+        ...(bootOrder === null ? {} : { bootindex: bootOrder }),
+      }),
+    ];
+  });
 }
 
 /** From the bottom up, because a node must exist before another names it. */

@@ -26,9 +26,7 @@ function machineProperties({ architecture, acceleration, boot }: DomainDefinitio
     `accel=${acceleration}`,
     // As in the domain XML: version 2 ends at 8 CPUs, and a kernel loaded directly reads the device tree.
     ...(architecture === "arm64" ? [`gic-version=${acceleration === "kvm" ? "host" : "3"}`] : []),
-    ...(architecture === "arm64" && boot.mode === "kernel" ? ["acpi=off"] : []),
-    ...(boot.mode === "disk" && boot.firmware.kind === "uefi"
-      ? [`pflash0=${UEFI_LOADER_NODE}`, `pflash1=${NVRAM_NODE}`]
-      : []),
+    ...(architecture === "arm64" && boot.firmware.kind === "none" ? ["acpi=off"] : []),
+    ...(boot.firmware.kind === "uefi" ? [`pflash0=${UEFI_LOADER_NODE}`, `pflash1=${NVRAM_NODE}`] : []),
   ];
 }

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Fields, windowOf } from "../../../src/boot/byte_window.ts";
+import { watched } from "../../support/watched_window.ts";
+import { cannotBeTold, Fields, readPart, windowOf } from "../../../src/boot/byte_window.ts";
 
 const bytes = new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
@@ -20,6 +21,41 @@ describe("windowOf", () => {
   });
 });
 
+describe("readPart", () => {
+  it.each<[string, number, number, number[], boolean]>([
+    ["a part of the file", 2, 3, [3, 4, 5], false],
+    ["what the file has of a part", 7, 8, [8, 9], false],
+    ["nothing behind the file", 9, 1, [], false],
+    ["nothing far behind the file", Infinity, 8, [], false],
+    ["nothing before the file", -1, 8, [], false],
+    ["nothing at no place", NaN, 8, [], false],
+  ])("gives %s", async (_name, offset, length, expected, isCut) => {
+    const { window, readBytes } = watched(windowOf(bytes));
+    const part = await readPart(window, offset, length);
+    expect([[...part.fields.slice(0, 100)], part.isCut]).toEqual([expected, isCut]);
+    expect(readBytes()).toBe(expected.length);
+  });
+
+  it("says when the window ended before the part and the file did", async () => {
+    const window = windowOf(bytes, 12);
+    const cuts = [[0, 9], [0, 10], [8, 2], [9, 3], [11, 5], [12, 5]] as const;
+    expect(
+      await Promise.all(cuts.map(async ([offset, length]) => (await readPart(window, offset, length)).isCut)),
+    ).toEqual([false, true, true, true, true, false]);
+  });
+});
+
+describe("cannotBeTold", () => {
+  it.each([
+    [0, "cannot be told without its bytes"],
+    [1023, "cannot be told from its first 1023 bytes"],
+    [1024, "cannot be told from its first 1 KiB"],
+    [65608, "cannot be told from its first 64 KiB"],
+  ])("says how much of %i bytes was seen", (visibleBytes, expected) => {
+    expect(cannotBeTold(visibleBytes)).toBe(expected);
+  });
+});
+
 describe("Fields", () => {
   const fields = new Fields(new Uint8Array([0xff, ...bytes, 0xff]).subarray(1, 10));
 
@@ -30,6 +66,19 @@ describe("Fields", () => {
       0x0201,
       0x05040302,
       Infinity,
+    ]);
+  });
+
+  it("reads big-endian numbers, too", () => {
+    expect([fields.u32be(0), fields.u64be(1), new Fields(new Uint8Array([0, 0, 1, 2, 3, 4, 5, 6])).u64be(0)])
+      .toEqual([0x01020304, Infinity, 0x010203040506]);
+  });
+
+  it("gives its own bytes, as far as they go", () => {
+    expect([[...fields.slice(1, 2)], [...fields.slice(8, 9)], [...fields.slice(9, 1)]]).toEqual([
+      [2, 3],
+      [9],
+      [],
     ]);
   });
 
@@ -63,10 +112,17 @@ describe("Fields", () => {
     fc.assert(fc.property(fc.uint8Array({ maxLength: 16 }), fc.double(), (content, offset) => {
       const some = new Fields(content);
       for (
-        const [length, value] of [[1, some.u8(offset)], [2, some.u16(offset)], [4, some.u32(offset)], [
-          8,
-          some.u64(offset),
-        ]]
+        const [length, value] of [
+          [1, some.u8(offset)],
+          [2, some.u16(offset)],
+          [4, some.u32(offset)],
+          [
+            8,
+            some.u64(offset),
+          ],
+          [4, some.u32be(offset)],
+          [8, some.u64be(offset)],
+        ]
       ) {
         if (value === undefined) continue;
         expect(offset >= 0 && offset + (length ?? 0) <= content.length).toBe(true);

@@ -12,13 +12,19 @@ import {
   ARM_IMAGE,
   AUTO,
   BIOS_DISK,
+  BIOS_ISO,
   BZIMAGE,
   DEAD_DISK,
   DUMMY,
   EFI_DISK,
+  EFI_KERNEL,
   EITHER_DISK,
+  EITHER_ISO,
   EXT,
   findings,
+  UKI,
+  UKI_AS_KERNEL,
+  UNSEEN,
   wish,
 } from "../../support/boot_findings.ts";
 import { refusalOf } from "../../support/failures.ts";
@@ -26,11 +32,40 @@ import { refusalOf } from "../../support/failures.ts";
 type Expected = Omit<BootDecision, "modes">;
 
 function byDisk(firmware: "bios" | "uefi", reason: string): Expected {
-  return { mode: "disk", firmware, reason, diskRoles: ["rootfs"], usesInitramfs: false };
+  return {
+    mode: "disk",
+    firmware,
+    reason,
+    diskRoles: ["rootfs"],
+    usesInitramfs: false,
+    commandLineLimitBytes: null,
+  };
 }
 
 function byKernel(reason: string, diskRoles: Expected["diskRoles"] = [], usesInitramfs = false): Expected {
-  return { mode: "kernel", firmware: "none", reason, diskRoles, usesInitramfs };
+  return {
+    mode: "kernel",
+    firmware: "none",
+    reason,
+    diskRoles,
+    usesInitramfs,
+    commandLineLimitBytes: 2047,
+  };
+}
+
+function byUki(reason: string, diskRoles: Expected["diskRoles"] = []): Expected {
+  return {
+    mode: "uki",
+    firmware: "uefi",
+    reason,
+    diskRoles,
+    usesInitramfs: false,
+    commandLineLimitBytes: null,
+  };
+}
+
+function byIso(firmware: "bios" | "uefi", reason: string): Expected {
+  return { mode: "iso", firmware, reason, diskRoles: [], usesInitramfs: false, commandLineLimitBytes: null };
 }
 
 describe("decideBoot", () => {
@@ -113,37 +148,137 @@ describe("decideBoot", () => {
       "an arm64 kernel",
       findings({ architecture: "arm64", kernel: ARM_IMAGE }),
       AUTO,
-      byKernel("chosen: the kernel is a valid arm64 Image and no initramfs"),
+      {
+        ...byKernel("chosen: the kernel is a valid arm64 Image and no initramfs"),
+        commandLineLimitBytes: null,
+      },
+    ],
+    [
+      "a kernel with its squashfs alone",
+      findings({ kernel: BZIMAGE, initramfs: { isInitramfs: true } }, "squashfs"),
+      AUTO,
+      byKernel("chosen: the kernel is a valid bzImage with initramfs", ["squashfs"], true),
+    ],
+    [
+      "a kernel under uefi, when asked",
+      findings({ kernel: BZIMAGE, initramfs: { isInitramfs: true } }),
+      wish("auto", "uefi"),
+      {
+        ...byKernel(
+          "chosen: the kernel is a valid bzImage with initramfs, under uefi",
+          [],
+          true,
+        ),
+        firmware: "uefi",
+      },
+    ],
+    [
+      "a kernel that only uefi can start, under uefi",
+      findings({ kernel: EFI_KERNEL, initramfs: { isInitramfs: true } }),
+      AUTO,
+      {
+        ...byKernel(
+          "chosen: the kernel is a plain EFI program with initramfs, under uefi",
+          [],
+          true,
+        ),
+        firmware: "uefi",
+        commandLineLimitBytes: null,
+      },
+    ],
+    [
+      "a kernel layer that is a unified kernel image, without the initramfs beside it",
+      findings({ kernel: UKI_AS_KERNEL, initramfs: { isInitramfs: true } }),
+      AUTO,
+      {
+        ...byKernel("chosen: the kernel is a unified kernel image, under uefi"),
+        firmware: "uefi",
+        commandLineLimitBytes: null,
+      },
+    ],
+    [
+      "a UKI, with the bare root and the squashfs beside it",
+      findings({ rootfs: EXT, uki: UKI }, "squashfs"),
+      AUTO,
+      byUki("chosen: the uki layer is a valid unified kernel image", ["rootfs", "squashfs"]),
+    ],
+    [
+      "the kernel before the UKI",
+      findings({ kernel: BZIMAGE, uki: UKI, iso: EITHER_ISO }),
+      AUTO,
+      byKernel("chosen: the kernel is a valid bzImage and no initramfs"),
+    ],
+    [
+      "the UKI beside a kernel when asked",
+      findings({ rootfs: EFI_DISK, kernel: BZIMAGE, initramfs: { isInitramfs: true }, uki: UKI }),
+      wish("uki", "uefi"),
+      byUki("asked for: the uki layer is a valid unified kernel image"),
+    ],
+    [
+      "the UKI before the ISO, and beside a dummy kernel",
+      findings({ kernel: DUMMY, uki: UKI, iso: EITHER_ISO }),
+      AUTO,
+      byUki("chosen: the uki layer is a valid unified kernel image"),
+    ],
+    [
+      "an ISO by uefi, when it can",
+      findings({ iso: EITHER_ISO }),
+      AUTO,
+      byIso("uefi", "chosen: the ISO image boots by uefi"),
+    ],
+    [
+      "an ISO by bios, when asked",
+      findings({ iso: EITHER_ISO }),
+      wish("iso", "bios"),
+      byIso("bios", "asked for: the ISO image boots by bios"),
+    ],
+    [
+      "an ISO that knows bios only, without the disks beside it",
+      findings({ rootfs: EXT, iso: BIOS_ISO }, "squashfs"),
+      AUTO,
+      byIso("bios", "chosen: the ISO image boots by bios"),
+    ],
+    [
+      "an ISO on arm64",
+      findings({ architecture: "arm64", iso: EITHER_ISO }),
+      AUTO,
+      byIso("uefi", "chosen: the ISO image boots by uefi"),
     ],
   ])("boots %s", (_name, found, wished, expected) => {
     expect(decideBoot(found, wished)).toEqual({ ...expected, modes: modeVerdicts(found, wished) });
   });
 
   it("refuses dummies with a bare rootfs, telling why not for every mode", () => {
-    const found = findings({ rootfs: EXT, kernel: DUMMY, initramfs: { isInitramfs: false } }, "uki");
+    const uki = { kind: "not-a-uki", why: "it has no section .linux" } as const;
+    const found = findings({ rootfs: EXT, kernel: DUMMY, initramfs: { isInitramfs: false }, uki });
     const modes = [
-      { mode: "disk", possible: false, why: "the rootfs is a bare ext file system without boot loader" },
+      { mode: "disk", possible: false, why: "the rootfs is a bare ext4 file system without boot loader" },
       {
         mode: "kernel",
         possible: false,
         why: "the kernel layer is no kernel: it begins with zeros only: a dummy",
       },
-      { mode: "uki", possible: false, why: "this version does not boot uki layers" },
+      {
+        mode: "uki",
+        possible: false,
+        why: "the uki layer is no unified kernel image: it has no section .linux",
+      },
       { mode: "iso", possible: false, why: "the image has no iso layer" },
     ];
     expect(refusalOf(() => decideBoot(found, AUTO))).toEqual({
       code: "BOOT_MODE_IMPOSSIBLE",
       message:
-        "Cannot boot the image in any mode: disk: the rootfs is a bare ext file system without boot loader; " +
+        "Cannot boot the image in any mode: disk: the rootfs is a bare ext4 file system without boot loader; " +
         "kernel: the kernel layer is no kernel: it begins with zeros only: a dummy; " +
-        "uki: this version does not boot uki layers; iso: the image has no iso layer",
+        "uki: the uki layer is no unified kernel image: it has no section .linux; iso: the image has no iso layer",
       details: { modes },
     });
   });
 
   it.each<[BootMode, BootWish["firmware"], string]>([
     ["disk", "bios", "the rootfs is a GPT disk without the boot code that bios needs"],
-    ["kernel", "uefi", 'firmware "uefi" was asked for, direct kernel boot has none'],
+    ["kernel", "bios", 'firmware "bios" was asked for, direct kernel boot has none'],
+    ["uki", "bios", "the image has no uki layer"],
     ["uki", "auto", "the image has no uki layer"],
     ["iso", "auto", "the image has no iso layer"],
   ])(
@@ -165,21 +300,24 @@ describe("requireLayersFor", () => {
     ["a disk, when asked for", ["rootfs", "kernel"], wish("disk", "bios")],
     ["a kernel", ["kernel"], AUTO],
     ["a kernel, when asked for", ["kernel", "uki"], wish("kernel")],
+    ["a kernel under uefi", ["kernel"], wish("kernel", "uefi")],
+    ["a UKI", ["uki", "squashfs"], AUTO],
+    ["an ISO under bios", ["iso"], wish("iso", "bios")],
     ["a disk under uefi beside a kernel", ["rootfs", "kernel"], wish("auto", "uefi")],
   ])("lets %s pass: only its bytes can tell", (_name, roles, wished) => {
     requireLayersFor(new Set(roles), wished);
   });
 
   it("refuses an image that has nothing to boot, with a verdict for every mode", () => {
-    expect(refusalOf(() => requireLayersFor(new Set<Role>(["initramfs", "squashfs", "uki"]), AUTO))).toEqual({
+    expect(refusalOf(() => requireLayersFor(new Set<Role>(["initramfs", "squashfs"]), AUTO))).toEqual({
       code: "BOOT_MODE_IMPOSSIBLE",
       message: "Cannot boot the image in any mode: disk: the image has no rootfs layer; " +
-        "kernel: the image has no kernel layer; uki: this version does not boot uki layers; iso: the image has no iso layer",
+        "kernel: the image has no kernel layer; uki: the image has no uki layer; iso: the image has no iso layer",
       details: {
         modes: [
           { mode: "disk", possible: false, why: "the image has no rootfs layer" },
           { mode: "kernel", possible: false, why: "the image has no kernel layer" },
-          { mode: "uki", possible: false, why: "this version does not boot uki layers" },
+          { mode: "uki", possible: false, why: "the image has no uki layer" },
           { mode: "iso", possible: false, why: "the image has no iso layer" },
         ],
       },
@@ -195,16 +333,16 @@ describe("requireLayersFor", () => {
       'in mode "kernel": the image has no kernel layer',
     ],
     [
-      "kernel under a firmware",
+      "kernel under bios",
       ["kernel"],
-      wish("kernel", "uefi"),
-      'in mode "kernel": firmware "uefi" was asked for, direct kernel boot has none',
+      wish("kernel", "bios"),
+      'in mode "kernel": firmware "bios" was asked for, direct kernel boot has none',
     ],
     [
-      "uki, which this version does not boot",
+      "uki under bios",
       ["uki", "kernel"],
-      wish("uki"),
-      'in mode "uki": this version does not boot uki layers',
+      wish("uki", "bios"),
+      'in mode "uki": firmware "bios" was asked for, a unified kernel image needs uefi',
     ],
     [
       "a firmware for a kernel alone",
@@ -222,22 +360,26 @@ describe("requireLayersFor", () => {
   });
 
   it("never refuses what decideBoot would take", () => {
-    const disks = [undefined, EFI_DISK, BIOS_DISK, EITHER_DISK, DEAD_DISK, EXT, { kind: "unknown" } as const];
-    const kernels = [undefined, BZIMAGE, ARM_IMAGE, DUMMY];
+    const disks = [undefined, EFI_DISK, BIOS_DISK, EITHER_DISK, DEAD_DISK, EXT, UNSEEN];
+    const kernels = [undefined, BZIMAGE, EFI_KERNEL, UKI_AS_KERNEL, ARM_IMAGE, DUMMY];
+    const others = [{}, { uki: UKI }, { iso: EITHER_ISO }, { uki: UKI, iso: BIOS_ISO }];
+    const wishes = (["auto", "disk", "kernel", "uki", "iso"] as const).flatMap((boot) =>
+      (["auto", "bios", "uefi"] as const).map((firmware) => wish(boot, firmware))
+    );
     let decided = 0;
     for (const rootfs of disks) {
       for (const kernel of kernels) {
-        for (const boot of ["auto", "disk", "kernel", "uki", "iso"] as const) {
-          for (const firmware of ["auto", "bios", "uefi"] as const) {
-            const found = findings({ rootfs, kernel }, "uki", "iso");
-            if (!isPossible(() => decideBoot(found, wish(boot, firmware)))) continue;
+        for (const other of others) {
+          for (const wished of wishes) {
+            const found = findings({ rootfs, kernel, ...other });
+            if (!isPossible(() => decideBoot(found, wished))) continue;
             decided++;
-            requireLayersFor(found.roles, wish(boot, firmware));
+            requireLayersFor(found.roles, wished);
           }
         }
       }
     }
-    expect(decided).toBeGreaterThan(50);
+    expect(decided).toBeGreaterThan(500);
   });
 });
 

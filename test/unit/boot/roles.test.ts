@@ -40,13 +40,141 @@ describe("assignRoles", () => {
     });
   });
 
-  it("knows the disk by the specification's name", () => {
-    const digest = randomDigest();
-    const mediaType = `${IRONCORE}disk.img`;
-    expect(assign([descriptorJsonOf({ mediaType, digest })])).toEqual({
-      layers: [{ role: "rootfs", descriptor: { mediaType, digest, sizeBytes: 7, annotations: {} } }],
-      notes: [],
+  const LEGACY = [["rootfs", "rootfs"], ["vmlinuz", "kernel"], ["initramfs", "initramfs"], [
+    "squashfs",
+    "squashfs",
+  ]] as const;
+  const GARDENLINUX = "application/io.gardenlinux.";
+
+  it.each<[string, Role]>([
+    [`${IRONCORE}disk.img`, "rootfs"],
+    ...["vnd.ironcore.image.", "vnd.ironcore.image.metal.", "vnd.onmetal.image."].flatMap((prefix) =>
+      LEGACY.map(([word, role]): [string, Role] => [`application/${prefix}${word}.v1alpha1.${word}`, role])
+    ),
+    [`${GARDENLINUX}kernel`, "kernel"],
+    [`${GARDENLINUX}initrd`, "initramfs"],
+    [`${GARDENLINUX}squashfs`, "squashfs"],
+    [`${GARDENLINUX}uki`, "uki"],
+    [`${GARDENLINUX}image.archive.format.raw`, "rootfs"],
+    [`${GARDENLINUX}image.archive.format.iso`, "iso"],
+    [`${GARDENLINUX}image.format.qcow2`, "rootfs"],
+  ])("HM12 reads %s as %s, compressed or not", (plainType, role) => {
+    for (const suffix of ["", "+gzip", "+zstd", ".gz", ".zst"]) {
+      const [digest, mediaType] = [randomDigest(), `${plainType}${suffix}`];
+      expect(assign([descriptorJsonOf({ mediaType, digest })])).toEqual({
+        layers: [{ role, descriptor: { mediaType, digest, sizeBytes: 7, annotations: {} } }],
+        notes: [],
+      });
+    }
+  });
+
+  const TAR = "application/vnd.oci.image.layer.v1.tar";
+
+  it.each<[string, Role]>([
+    ["rootfs", "rootfs"],
+    ["rootfs.raw", "rootfs"],
+    ["disk.img", "rootfs"],
+    ["disk.qcow2", "rootfs"],
+    ["rootfs.raw.zst", "rootfs"],
+    ["kernel", "kernel"],
+    ["vmlinuz", "kernel"],
+    ["initramfs", "initramfs"],
+    ["initrd", "initramfs"],
+    ["initrd.img", "initramfs"],
+    ["root.squashfs", "squashfs"],
+    ["squashfs", "squashfs"],
+    ["cmdline", "cmdline"],
+    ["uki", "uki"],
+    ["iso", "iso"],
+  ])("takes a plain layer of title %s for the %s", (title, role) => {
+    for (const mediaType of [TAR, `${TAR}+gzip`, `${TAR}+zstd`, "application/octet-stream"]) {
+      for (const key of ["title", "org.opencontainers.image.title"]) {
+        const layer = descriptorJsonOf({ mediaType, annotations: { [key]: title } });
+        expect(assign([layer]).layers.map((each) => [each.role, each.descriptor.digest])).toEqual([
+          [role, layer["digest"]],
+        ]);
+      }
+    }
+  });
+
+  it("takes the draft's title before the file name, when the first names a role", () => {
+    const roleOf = (title: string, fileName: string) => {
+      const annotations = { "org.opencontainers.image.title": fileName, title };
+      return assign([descriptorJsonOf({ mediaType: TAR, annotations })]).layers[0]?.role;
+    };
+    expect([roleOf("kernel", "rootfs"), roleOf("my own", "rootfs")]).toEqual(["kernel", "rootfs"]);
+  });
+
+  it.each([
+    "../../etc/cron.d/rootfs",
+    "./rootfs",
+    "/rootfs",
+    "Rootfs",
+    "rootfs ",
+    "rootfs\n",
+    "constructor",
+    "__proto__",
+    "",
+    "x".repeat(1_000_000),
+  ])("HM16 makes no role of title %j", (title) => {
+    const kernel = `${IRONCORE}kernel`;
+    const { layers, notes } = assign([descriptorJsonOf({ mediaType: TAR, annotations: { title } }), kernel]);
+    expect({ roles: layers.map((layer) => layer.role), notes }).toEqual({
+      roles: ["kernel"],
+      notes: [
+        `layer of plain media type "${TAR}" is ignored: its title ${
+          JSON.stringify(title.slice(0, 64))
+        } names no role`,
+      ],
     });
+  });
+
+  const CURRENT = `${IRONCORE}kernel`;
+  const legacyKernel = `${IRONCORE}vmlinuz.v1alpha1.vmlinuz`;
+
+  it.each([
+    ["current before legacy IronCore", CURRENT, legacyKernel],
+    [
+      "legacy IronCore before legacy IronCore metal",
+      legacyKernel,
+      `${IRONCORE}metal.vmlinuz.v1alpha1.vmlinuz`,
+    ],
+    ["current before onmetal", CURRENT, "application/vnd.onmetal.image.vmlinuz.v1alpha1.vmlinuz"],
+    ["current before Garden Linux", CURRENT, `${GARDENLINUX}kernel`],
+    [
+      "Garden Linux before Garden Linux qcow2",
+      `${GARDENLINUX}image.archive.format.raw`,
+      `${GARDENLINUX}image.format.qcow2`,
+    ],
+  ])("HM12 takes %s, wherever they stand", (name, winner, loser) => {
+    const family = name.split(" before ")[1];
+    for (const order of [[winner, loser], [loser, winner]]) {
+      const layers = order.map((mediaType) => descriptorJsonOf({ mediaType }));
+      const result = assign(layers);
+      expect(result.layers.map((layer) => layer.descriptor.mediaType)).toEqual([winner]);
+      expect(result.notes).toEqual([
+        `layer of ${family} media type "${loser}" is passed over: "${winner}" is the ${
+          result.layers[0]?.role
+        }`,
+      ]);
+    }
+  });
+
+  it("HM12 takes one blob that is listed by both names once, and says nothing", () => {
+    const digest = randomDigest();
+    const result = assign(
+      [legacyKernel, CURRENT].map((mediaType) => descriptorJsonOf({ mediaType, digest })),
+    );
+    expect([result.layers.map((layer) => layer.descriptor.mediaType), result.notes]).toEqual([[CURRENT], []]);
+  });
+
+  it("HM11 does not mind duplicates among those that are passed over", () => {
+    const layers = [legacyKernel, legacyKernel, CURRENT].map((mediaType) => descriptorJsonOf({ mediaType }));
+    const result = assign(layers);
+    expect([result.layers.map((layer) => layer.descriptor.digest), result.notes.length]).toEqual([
+      [layers[2]?.["digest"]],
+      2,
+    ]);
   });
 
   it("HM13 lets one digest have two roles", () => {
@@ -76,6 +204,8 @@ describe("assignRoles", () => {
     ["rootfs", "rootfs", "rootfs"],
     ["rootfs", "rootfs", "disk.img"],
     ["kernel", "kernel", "kernel"],
+    ["kernel", "vmlinuz.v1alpha1.vmlinuz", "vmlinuz.v1alpha1.vmlinuz"],
+    ["kernel", "kernel", "kernel+gzip"],
   ])("HM11 refuses two layers that claim to be the %s: %s and %s", (role, first, second) => {
     const digests = [randomDigest(), randomDigest()];
     const layers = [first, second].map((word, i) =>
@@ -116,7 +246,7 @@ describe("assignRoles", () => {
     expect(refusalOf(() => assign([layer])).code).toBe(code);
   });
 
-  it("HM16 makes nothing of annotations", () => {
+  it("HM16 makes nothing of annotations where the media type tells the role", () => {
     const annotations = {
       "org.opencontainers.image.title": "rootfs",
       "containerd.io/x": "../../etc/cron.d/x\n",

@@ -37,6 +37,7 @@ describe("loadSettings", () => {
       rootDirectory: `${directory()}/.local/share/bootshim`,
       insecureRegistries: [],
       libvirtUri: "qemu:///session",
+      configHome: `${directory()}/.config`,
     });
   });
 
@@ -47,6 +48,7 @@ describe("loadSettings", () => {
       rootDirectory: "/var/lib/bootshim",
       insecureRegistries: [],
       libvirtUri: "qemu:///system",
+      configHome: `${directory()}/.config`,
     });
   });
 
@@ -58,6 +60,7 @@ describe("loadSettings", () => {
       rootDirectory: `/srv/${word}`,
       insecureRegistries: ["h.io:5000", "i.io"],
       libvirtUri: "test:///default",
+      configHome: `${directory()}/.config`,
     });
   });
 
@@ -74,6 +77,7 @@ describe("loadSettings", () => {
       rootDirectory,
       insecureRegistries: [],
       libvirtUri: "file:///",
+      configHome: `${directory()}/.config`,
     });
   });
 

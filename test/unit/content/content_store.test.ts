@@ -18,16 +18,9 @@ import { afterEach, describe, expect, it } from "vitest";
 import { ContentStore } from "../../../src/content/content_store.ts";
 import { effectiveUserId, nodeFileSystem } from "../../../src/host/file_system.ts";
 import type { Descriptor } from "../../../src/image/descriptor.ts";
-import {
-  type Blob,
-  blobOf,
-  chunksOf,
-  codeOf,
-  failureOf,
-  randomBlob,
-  randomManifest,
-  streamOf,
-} from "../../support/content_kit.ts";
+import { type Blob, blobOf, randomBlob, randomManifest } from "../../support/blobs.ts";
+import { codeOf, failureOf } from "../../support/failures.ts";
+import { chunksOf, streamOf } from "../../support/streams.ts";
 import { FaultyFileSystem } from "../../support/faulty_file_system.ts";
 import { layoutProblems } from "../../support/layout_checker.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";

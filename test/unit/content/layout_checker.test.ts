@@ -2,7 +2,8 @@ import { chmod, mkdir, rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeEach, expect, it } from "vitest";
 import { ContentStore } from "../../../src/content/content_store.ts";
-import { randomManifest, randomWord } from "../../support/content_kit.ts";
+import { randomManifest } from "../../support/blobs.ts";
+import { randomWord } from "../../support/random_word.ts";
 import { layoutProblems } from "../../support/layout_checker.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 

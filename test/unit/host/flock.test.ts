@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { nodeFileSystem, type OpenFile } from "../../../src/host/file_system.ts";
 import { withLock } from "../../../src/host/flock.ts";
 import { startScript } from "../../support/child_script.ts";
-import { codeOf, failureOf } from "../../support/content_kit.ts";
+import { codeOf, failureOf } from "../../support/failures.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();

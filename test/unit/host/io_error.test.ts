@@ -4,7 +4,7 @@ import { ShimError } from "../../../src/errors.ts";
 import { CREATE_NEW, nodeFileSystem, READ_EXISTING, withOpenFile } from "../../../src/host/file_system.ts";
 import { requireFreeSpace } from "../../../src/host/free_space.ts";
 import { errnoOf, toIoError, withIoErrors } from "../../../src/host/io_error.ts";
-import { failureOf } from "../../support/content_kit.ts";
+import { failureOf } from "../../support/failures.ts";
 
 const context = { action: "write index", path: "/a/b" };
 const errno = (code: string) => Object.assign(new Error("x"), { code });

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { effectiveUserId, nodeFileSystem } from "../../../src/host/file_system.ts";
 import { ensurePrivateDirectory, makeParents } from "../../../src/host/private_directory.ts";
 import { removeTree } from "../../../src/host/remove_tree.ts";
-import { failureOf } from "../../support/content_kit.ts";
+import { failureOf } from "../../support/failures.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();

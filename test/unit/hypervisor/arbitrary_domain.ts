@@ -4,6 +4,7 @@ import type {
   DomainDefinition,
   DomainDisk,
   DomainNetwork,
+  UefiFirmware,
 } from "../../../src/hypervisor/domain_definition.ts";
 
 /** What a path and a command line may hold: any text of one line, rich in what shells, XML and QEMU's options mark. */
@@ -29,23 +30,24 @@ const disk: fc.Arbitrary<DomainDisk> = fc.record({
   backing: fc.option(fc.record({ path: filePath, format })),
 }).map((drawn) => drawn.format === "raw" ? { ...drawn, backing: null } : drawn);
 
+const uefi: fc.Arbitrary<UefiFirmware> = fc.record({
+  kind: fc.constant("uefi"),
+  loaderPath: filePath,
+  loaderFormat: fc.constant("raw"),
+  nvramPath: filePath,
+  nvramFormat: fc.constant("raw"),
+});
+
 const boot: fc.Arbitrary<DomainBoot> = fc.oneof(
   fc.record({
     mode: fc.constant("kernel"),
+    firmware: fc.oneof(fc.record({ kind: fc.constant("none") }), uefi),
     kernelPath: filePath,
     initramfsPath: fc.option(filePath),
     cmdline: text,
   }),
-  fc.record({
-    mode: fc.constant("disk"),
-    firmware: fc.record({
-      kind: fc.constant("uefi"),
-      loaderPath: filePath,
-      loaderFormat: fc.constant("raw"),
-      nvramPath: filePath,
-      nvramFormat: fc.constant("raw"),
-    }),
-  }),
+  fc.record({ mode: fc.constant("disk"), firmware: uefi }),
+  fc.record({ mode: fc.constant("iso"), firmware: uefi, isoPath: filePath }),
 );
 
 const network: fc.Arbitrary<DomainNetwork> = fc.oneof(

@@ -6,6 +6,22 @@ import { checkDomainDefinition } from "../../../src/hypervisor/check_domain.ts";
 import type { DomainDefinition, DomainDisk } from "../../../src/hypervisor/domain_definition.ts";
 import { arbitraryDomain } from "./arbitrary_domain.ts";
 
+const none = { kind: "none" } as const;
+const bios = { kind: "bios" } as const;
+const uefi = {
+  kind: "uefi",
+  loaderPath: "/l",
+  loaderFormat: "raw",
+  nvramPath: "/n",
+  nvramFormat: "raw",
+} as const;
+const kernel = {
+  mode: "kernel",
+  firmware: none,
+  kernelPath: "/k",
+  initramfsPath: "/i",
+  cmdline: "quiet",
+} as const;
 const disk: DomainDisk = { path: "/d", format: "raw", readOnly: false, serial: null, backing: null };
 
 const domain: DomainDefinition = {
@@ -15,7 +31,7 @@ const domain: DomainDefinition = {
   acceleration: "tcg",
   memoryMib: 1,
   cpus: 1,
-  boot: { mode: "kernel", kernelPath: "/k", initramfsPath: "/i", cmdline: "quiet" },
+  boot: kernel,
   disks: [disk],
   network: { kind: "network", name: "default", macAddress: "52:54:00:01:02:03" },
   consoleLogPath: "/c",
@@ -105,19 +121,16 @@ describe("checkDomainDefinition", () => {
     ...unusableText.map(([name, bad]) => [`with ${name}`, `/a${bad}b`] as const),
   ];
   it.each(badPaths)("HI01 HI03 HI06 refuses path %s wherever a path goes", (_name, path) => {
-    const uefi = {
-      kind: "uefi",
-      loaderPath: "/l",
-      loaderFormat: "raw",
-      nvramPath: "/n",
-      nvramFormat: "raw",
-    } as const;
     const changes: Partial<DomainDefinition>[] = [
       { consoleLogPath: path },
-      { boot: { mode: "kernel", kernelPath: path, initramfsPath: null, cmdline: "" } },
-      { boot: { mode: "kernel", kernelPath: "/k", initramfsPath: path, cmdline: "" } },
+      { boot: { ...kernel, kernelPath: path } },
+      { boot: { ...kernel, initramfsPath: path } },
+      { boot: { ...kernel, firmware: { ...uefi, loaderPath: path } } },
+      { boot: { ...kernel, firmware: { ...uefi, nvramPath: path } } },
       { boot: { mode: "disk", firmware: { ...uefi, loaderPath: path } } },
       { boot: { mode: "disk", firmware: { ...uefi, nvramPath: path } } },
+      { boot: { mode: "iso", firmware: bios, isoPath: path } },
+      { boot: { mode: "iso", firmware: { ...uefi, loaderPath: path }, isoPath: "/i" } },
       { disks: [{ ...disk, path }] },
       { disks: [{ ...disk, format: "qcow2", backing: { path, format: "raw" } }] },
     ];
@@ -125,8 +138,8 @@ describe("checkDomainDefinition", () => {
   });
 
   it.each(unusableText)("HI01 refuses %s in a command line", (_name, bad) => {
-    const boot = { mode: "kernel", kernelPath: "/k", initramfsPath: null, cmdline: `a${bad}b` } as const;
-    expect(codeOf({ boot })).toBe("CMDLINE_INVALID");
+    expect(codeOf({ boot: { ...kernel, cmdline: `a${bad}b` } })).toBe("CMDLINE_INVALID");
+    expect(codeOf({ boot: { ...kernel, firmware: uefi, cmdline: `a${bad}b` } })).toBe("CMDLINE_INVALID");
   });
 
   it.each(["", "a".repeat(21), "a b", "a,b", "é", "a/b"])("refuses disk serial %j", (serial) => {
@@ -156,11 +169,26 @@ describe("checkDomainDefinition", () => {
   });
 
   it("refuses a disk boot without a disk, and BIOS where there is none", () => {
-    const boot = { mode: "disk", firmware: { kind: "bios" } } as const;
+    const boot = { mode: "disk", firmware: bios } as const;
+    const iso = { mode: "iso", firmware: bios, isoPath: "/i" } as const;
     expect([
       codeOf({ boot }),
       codeOf({ boot, disks: [] }),
       codeOf({ boot, architecture: "arm64" }),
-    ]).toEqual(["accepted", "BOOT_MODE_IMPOSSIBLE", "BOOT_MODE_IMPOSSIBLE"]);
+      codeOf({ boot: iso, architecture: "arm64" }),
+    ]).toEqual(["accepted", "BOOT_MODE_IMPOSSIBLE", "BOOT_MODE_IMPOSSIBLE", "BOOT_MODE_IMPOSSIBLE"]);
+  });
+
+  it("accepts a kernel and a CD without any disk, on either architecture", () => {
+    const boots = [kernel, { ...kernel, firmware: uefi }, {
+      mode: "iso",
+      firmware: uefi,
+      isoPath: "/i",
+    }] as const;
+    const codes = boots.flatMap((boot) =>
+      (["amd64", "arm64"] as const).map((architecture) => codeOf({ boot, architecture, disks: [] }))
+    );
+    expect(codes).toEqual(codes.map(() => "accepted"));
+    expect(codeOf({ boot: { mode: "iso", firmware: bios, isoPath: "/i" }, disks: [] })).toBe("accepted");
   });
 });

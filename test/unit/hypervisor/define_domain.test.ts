@@ -47,6 +47,14 @@ const host = {
   keepOwnership: true,
 } as const;
 
+const uefi = {
+  kind: "uefi",
+  loaderPath: "/f/code",
+  loaderFormat: "raw",
+  nvramPath: "/m/nvram.fd",
+  nvramFormat: "qcow2",
+} as const;
+
 function failureOf(
   input: Parameters<typeof defineDomain>[0],
 ): { code: string; message: string; details: unknown } {
@@ -71,6 +79,7 @@ describe("defineDomain", () => {
       cpus: 2,
       boot: {
         mode: "kernel",
+        firmware: { kind: "none" },
         kernelPath: "/blobs/kernel",
         initramfsPath: "/blobs/initramfs",
         cmdline: "console=ttyS0",
@@ -89,16 +98,45 @@ describe("defineDomain", () => {
       wishes,
       host,
     });
+    expect(defined.boot).toEqual({ mode: "disk", firmware: uefi });
+  });
+
+  it("gives a kernel that is an EFI program to UEFI, with its initramfs and command line", () => {
+    const defined = defineDomain({ boot: { ...boot, firmware: "uefi" }, machine, wishes, host });
     expect(defined.boot).toEqual({
-      mode: "disk",
-      firmware: {
-        kind: "uefi",
-        loaderPath: "/f/code",
-        loaderFormat: "raw",
-        nvramPath: "/m/nvram.fd",
-        nvramFormat: "qcow2",
-      },
+      mode: "kernel",
+      firmware: uefi,
+      kernelPath: "/blobs/kernel",
+      initramfsPath: "/blobs/initramfs",
+      cmdline: "console=ttyS0",
     });
+  });
+
+  it("gives a unified kernel image to UEFI as the kernel, with what it holds and nothing else", () => {
+    const defined = defineDomain({
+      boot: { ...boot, mode: "uki", firmware: "uefi", uki: "/blobs/uki" },
+      machine,
+      wishes,
+      host,
+    });
+    expect(defined.boot).toEqual({
+      mode: "kernel",
+      firmware: uefi,
+      kernelPath: "/blobs/uki",
+      initramfsPath: null,
+      cmdline: "",
+    });
+  });
+
+  it("gives an ISO boot its CD under either firmware, and no kernel", () => {
+    const boots = (["bios", "uefi"] as const).map((firmware) =>
+      defineDomain({ boot: { ...boot, mode: "iso", firmware, iso: "/blobs/iso" }, machine, wishes, host })
+        .boot
+    );
+    expect(boots).toEqual([
+      { mode: "iso", firmware: { kind: "bios" }, isoPath: "/blobs/iso" },
+      { mode: "iso", firmware: uefi, isoPath: "/blobs/iso" },
+    ]);
   });
 
   it("gives a BIOS boot no firmware files", () => {
@@ -125,12 +163,24 @@ describe("defineDomain", () => {
     });
   });
 
+  it("says what is missing", () => {
+    const messages = (["kernel", "uki", "iso"] as const).map((mode) =>
+      failureOf({ boot: { ...boot, mode, firmware: "uefi", kernel: null }, machine, wishes, host }).message
+    );
+    expect(messages).toEqual(
+      ["kernel", "uki", "iso"].map((mode) => expect.stringContaining(`with firmware "uefi" and no ${mode},`)),
+    );
+  });
+
   it.each(
     [
       { mode: "uki", firmware: "uefi" },
+      { mode: "uki", firmware: "bios", uki: "/blobs/uki" },
+      { mode: "uki", firmware: "none", uki: "/blobs/uki" },
       { mode: "iso", firmware: "uefi" },
+      { mode: "iso", firmware: "none", iso: "/blobs/iso" },
       { mode: "disk", firmware: "none" },
-      { mode: "kernel", firmware: "uefi" },
+      { mode: "kernel", firmware: "bios" },
       { mode: "kernel", firmware: "none", kernel: null },
     ] as const,
   )("refuses %j with every mode's verdict", (change) => {

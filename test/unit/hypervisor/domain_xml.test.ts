@@ -112,9 +112,10 @@ describe("renderDomainXml", () => {
       expect(Object.keys(root.attributes)).toEqual(["type"]);
       expect(xml).not.toContain("<qemu:");
       expect(find(root, "name")[0]?.content).toBe(domain.name);
-      expect(find(root, "source").flatMap(({ attributes }) => attributes["file"] ?? [])).toEqual(
-        domain.disks.flatMap(({ path, backing }) => backing ? [path, backing.path] : [path]),
-      );
+      expect(find(root, "source").flatMap(({ attributes }) => attributes["file"] ?? [])).toEqual([
+        ...(domain.boot.mode === "iso" ? [domain.boot.isoPath] : []),
+        ...domain.disks.flatMap(({ path, backing }) => backing ? [path, backing.path] : [path]),
+      ]);
       if (domain.boot.mode !== "kernel") return;
       expect(find(root, "kernel")[0]?.content).toBe(domain.boot.kernelPath);
       expect(find(root, "initrd")[0]?.content ?? null).toBe(domain.boot.initramfsPath);
@@ -124,7 +125,8 @@ describe("renderDomainXml", () => {
 
   it("HD13 HD14 LV13 names every format and closes every backing chain", () => {
     fc.assert(fc.property(arbitraryDomain, (domain) => {
-      const disks = find(parse(renderDomainXml(domain)), "disk");
+      const disks = find(parse(renderDomainXml(domain)), "disk")
+        .filter(({ attributes }) => attributes["device"] === "disk");
       expect(disks.map((disk) => find(disk, "driver")[0]?.attributes["type"])).toEqual(
         domain.disks.map(({ format }) => format),
       );
@@ -137,6 +139,31 @@ describe("renderDomainXml", () => {
           backing ? [backing.format] : [],
         );
       }
+    }));
+  });
+
+  it("HD16 attaches an ISO as a CD, raw and read-only, on a controller that firmware and kernels know", () => {
+    fc.assert(fc.property(arbitraryDomain, (domain) => {
+      const { boot } = domain;
+      const root = parse(renderDomainXml(domain));
+      const isIso = boot.mode === "iso";
+      expect(find(root, "disk").filter(({ attributes }) => attributes["device"] === "cdrom")).toEqual(
+        isIso
+          ? [element(
+            "disk",
+            { type: "file", device: "cdrom" },
+            element("driver", { name: "qemu", type: "raw" }),
+            element("source", { file: boot.isoPath }),
+            element("backingStore"),
+            element("target", { dev: "sda", bus: "scsi" }),
+            element("readonly"),
+            element("boot", { order: "1" }),
+          )]
+          : [],
+      );
+      expect(find(root, "controller").filter(({ attributes }) => attributes["type"] === "scsi")).toEqual(
+        isIso ? [element("controller", { type: "scsi", index: "0", model: "virtio-scsi" })] : [],
+      );
     }));
   });
 

@@ -50,7 +50,7 @@ describe("renderQemuCommand", () => {
       const argv = renderQemuCommand(domain);
       const nodes = blockNodesOf(argv);
       const drives = valuesOf(argv, "-device").map((json) => JSON.parse(json)).filter((device) =>
-        "drive" in device
+        device.driver === "virtio-blk-pci"
       );
       const seen = drives.map((device) => {
         const top = nodes.get(device.drive)!;
@@ -89,7 +89,7 @@ describe("renderQemuCommand", () => {
   it("opens NVRAM for writing and the UEFI loader for reading", () => {
     fc.assert(fc.property(arbitraryDomain, (domain) => {
       const { boot } = domain;
-      fc.pre(boot.mode === "disk" && boot.firmware.kind === "uefi");
+      fc.pre(boot.firmware.kind === "uefi");
       const argv = renderQemuCommand(domain);
       const nodes = blockNodesOf(argv);
       const flash = /pflash0=([^,]+),pflash1=([^,]+)$/.exec(valuesOf(argv, "-machine")[0]!);
@@ -98,6 +98,27 @@ describe("renderQemuCommand", () => {
         [boot.firmware.loaderPath, true],
         [boot.firmware.nvramPath, false],
       ]);
+    }));
+  });
+
+  it("HD16 attaches an ISO raw and read-only, as the first device to boot from, and only then a CD drive", () => {
+    fc.assert(fc.property(arbitraryDomain, (domain) => {
+      const { boot } = domain;
+      const argv = renderQemuCommand(domain);
+      const nodes = blockNodesOf(argv);
+      const devices = valuesOf(argv, "-device").map((json) => JSON.parse(json));
+      const seen = devices.filter(({ driver }) => driver === "scsi-cd").map(({ drive, bootindex }) => {
+        const { driver, file, "read-only": readOnly } = nodes.get(drive)!;
+        const { filename, "read-only": fileReadOnly } = nodes.get(file!)!;
+        return { driver, filename, readOnly, fileReadOnly, bootindex };
+      });
+      const cdrom = { driver: "raw", readOnly: true, fileReadOnly: true, bootindex: 1 };
+      expect(seen).toEqual(boot.mode === "iso" ? [{ ...cdrom, filename: boot.isoPath }] : []);
+      const diskIndexes = devices.filter(({ driver }) => driver === "virtio-blk-pci").map(({ bootindex }) =>
+        bootindex
+      );
+      const first = { kernel: undefined, disk: 1, iso: 2 }[boot.mode];
+      expect(diskIndexes).toEqual(domain.disks.map((_disk, index) => index === 0 ? first : undefined));
     }));
   });
 

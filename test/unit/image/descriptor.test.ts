@@ -45,6 +45,11 @@ describe("toDescriptor", () => {
     expect(read(JSON.stringify(json))).toEqual({ mediaType: "a/b", digest, sizeBytes: 7, annotations: {} });
   });
 
+  it("takes a platform's missing words for empty ones", () => {
+    const json = descriptorJsonOf({ platform: { architecture: null } });
+    expect(read(JSON.stringify(json)).platform).toEqual({ architecture: "", os: "" });
+  });
+
   it("HM15 HM21 ignores every other field", () => {
     const json = descriptorJsonOf({
       mediaType: "a/b",
@@ -99,9 +104,9 @@ describe("toDescriptor", () => {
       "annotations.a: Invalid input: expected string, received number",
     ],
     [
-      "a platform without os",
-      { platform: { architecture: "amd64" } },
-      "platform.os: Invalid input: expected string, received undefined",
+      "a number as operating system",
+      { platform: { architecture: "amd64", os: 5 } },
+      "platform.os: Invalid input: expected string, received number",
     ],
   ])("refuses %s", (_name, changes, why) => {
     expect(refusalOf(() => read(JSON.stringify(descriptorJsonOf(changes))))).toEqual({

@@ -12,6 +12,7 @@ const pieces = fc.array(
     fc.constantFrom(
       "docker://",
       "oci:",
+      "oci-archive:",
       "dir",
       "sha256",
       "h.io",
@@ -38,6 +39,7 @@ const valid = fc.tuple(
     "docker://dir:80/",
     "[::1]:2/",
     "oci:",
+    "oci-archive:",
     "oci:/a:b/",
     "oci:x@",
     "oci:/y@sha256/",
@@ -69,7 +71,10 @@ describe("formatReference", () => {
     ["docker://oci:5000/os:1", "docker://oci:5000/os:1"],
     ["docker://dir:5000/os:1", "docker://dir:5000/os:1"],
     ["oci:/srv/images", "oci:/srv/images:latest"],
-    ["oci:/srv/a:b/images:1", "oci:/srv/a:b/images:1"],
+    ["oci:/srv/images:h.io:1/os:1", "oci:/srv/images:h.io:1/os:1"],
+    [`oci:/srv/images:1@${digest}`, `oci:/srv/images@${digest}`],
+    ["oci-archive:/srv/a.tar", "oci-archive:/srv/a.tar:latest"],
+    [`oci-archive:/srv/a.tar@${digest}`, `oci-archive:/srv/a.tar@${digest}`],
     ["oci:/srv/me@home", "oci:/srv/me@home:latest"],
     [`oci:/srv/images@${digest}`, `oci:/srv/images@${digest}`],
   ])("spells %s in the one way", (text, spelling) => {

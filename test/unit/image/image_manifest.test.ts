@@ -80,12 +80,6 @@ describe("parseImageManifest", () => {
       "manifests: must not be in an image manifest",
     ],
     [
-      "HM19 an index that was offered as a manifest",
-      { schemaVersion: 2, manifests: [] },
-      "config: Invalid input: expected object, received undefined; " +
-      "layers: Invalid input: expected array, received undefined; manifests: must not be in an image manifest",
-    ],
-    [
       "HM10 Layers for layers",
       { ...manifestJsonOf([], { layers: undefined }), Layers: [] },
       "layers: Invalid input: expected array, received undefined",
@@ -106,6 +100,17 @@ describe("parseImageManifest", () => {
       `it states media type "${OCI_INDEX}", but was offered as "${OCI_MANIFEST}"`,
     ],
   ])("refuses %s", (_name, json, why) => refuse(manifestDocument(json), why));
+
+  it.each([
+    ["an index", { schemaVersion: 2, manifests: [] }],
+    ["an index that says so", { mediaType: OCI_INDEX, manifests: [descriptorJsonOf()] }],
+  ])("HM19 refuses %s that was offered as a manifest", (_name, json) => {
+    refuse(
+      manifestDocument(json),
+      `it is an image index, but was offered as "${OCI_MANIFEST}"`,
+      "MEDIA_TYPE_UNSUPPORTED",
+    );
+  });
 
   it("HM04 HM05 refuses the configuration's broken digest", () => {
     for (
@@ -173,6 +178,10 @@ describe("parseImageConfig", () => {
   it.each([
     ["nothing", {}, { commandLine: undefined, architecture: undefined }],
     ["a command line", { commandLine: `${word}\n` }, { commandLine: `${word}\n`, architecture: undefined }],
+    ["null for what nobody set", { commandLine: null, architecture: null, arch: null }, {
+      commandLine: undefined,
+      architecture: undefined,
+    }],
     ["an empty command line", { commandLine: "" }, { commandLine: "", architecture: undefined }],
     ["a plain OCI configuration", { architecture: "arm64", os: "linux", rootfs: { type: "layers" } }, {
       commandLine: undefined,

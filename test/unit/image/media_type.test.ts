@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { DOCUMENT_TYPES, isIndexType, isManifestType } from "../../../src/image/media_type.ts";
+import { DOCUMENT_TYPES, isConfigType, isIndexType, isManifestType } from "../../../src/image/media_type.ts";
 
 const INDEXES = [
   "application/vnd.oci.image.index.v1+json",
@@ -27,6 +27,23 @@ describe("isIndexType and isManifestType", () => {
   ])("know no %j", (mediaType) => {
     expect([isIndexType(mediaType), isManifestType(mediaType)]).toEqual([false, false]);
   });
+});
+
+describe("isConfigType", () => {
+  it.each([
+    "application/vnd.ironcore.image.config.v1+json",
+    "application/vnd.ironcore.image.config.v1alpha1+json",
+    "application/vnd.onmetal.image.config.v1alpha1+json",
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.oci.empty.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.unknown.config.v1+json",
+  ])("knows %s", (mediaType) => expect(isConfigType(mediaType)).toBe(true));
+
+  it.each([...INDEXES, ...MANIFESTS, "application/json", "application/vnd.ironcore.image.rootfs"])(
+    "does not know %s",
+    (mediaType) => expect(isConfigType(mediaType)).toBe(false),
+  );
 });
 
 describe("DOCUMENT_TYPES", () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
+  architectureHint,
   architectureOf,
   requireArchitecture,
   requireVariant,
@@ -69,5 +70,22 @@ describe("variantOf and requireVariant", () => {
         "must be one of virtualization, kvm, vm, metal, baremetal",
       details: {},
     });
+  });
+});
+
+describe("architectureHint", () => {
+  it.each([
+    ["1443.3-amd64", "amd64"],
+    ["os-images/gardenlinux-arm64", "arm64"],
+    ["1.0-x86_64", "amd64"],
+    ["1.0-x86-64", "amd64"],
+    ["24.04-kvm-aarch64", "arm64"],
+    ["arm64", "arm64"],
+    ["amd64-1443.3", undefined],
+    ["1.0-notamd64", undefined],
+    ["1.0", undefined],
+    ["", undefined],
+  ])("reads the end of %j as %s", (name, architecture) => {
+    expect(architectureHint(name)).toBe(architecture);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseReference } from "../../../src/image/reference.ts";
+import { parseLayoutLocation, parseReference } from "../../../src/image/reference.ts";
 import { randomWord } from "../../support/random_word.ts";
 import { randomDigest } from "../../support/image_documents.ts";
 import { refusalOf } from "../../support/failures.ts";
@@ -96,17 +96,20 @@ describe("parseReference", () => {
     ["no tag", "oci:images", { directory: "images", tag: "latest" }],
     ["a dot", "oci:.", { directory: ".", tag: "latest" }],
     ["a digest", `oci:/srv/images@${digest}`, { directory: "/srv/images", tag: "latest", digest }],
-    ["a colon in the path", "oci:/srv/a:b/images", { directory: "/srv/a:b/images", tag: "latest" }],
-    ["a colon in the path, and a tag", "oci:/srv/a:b/images:1", { directory: "/srv/a:b/images", tag: "1" }],
-    ["a colon in the path, and a digest", `oci:/srv/a:b@${digest}`, {
-      directory: "/srv/a:b",
-      tag: "latest",
+    ["a whole reference as its name", "oci:/srv/images:127.0.0.1:5000/os/demo:1", {
+      directory: "/srv/images",
+      tag: "127.0.0.1:5000/os/demo:1",
+    }],
+    ["a whole reference with a digest as its name", `oci:/srv/images:h.io/os/demo@${digest}`, {
+      directory: "/srv/images",
+      tag: "h.io/os/demo",
       digest,
     }],
-    ["a digest that belongs to the path", `oci:/srv/a@${digest}/images`, {
-      directory: `/srv/a@${digest}/images`,
-      tag: "latest",
+    ["a name after the first colon, as skopeo reads it", "oci:/srv/a:b/images", {
+      directory: "/srv/a",
+      tag: "b/images",
     }],
+    ["tag and digest", `oci:/srv/a:b@${digest}`, { directory: "/srv/a", tag: "b", digest }],
     ["an @ in the folder's name", "oci:/srv/me@home", { directory: "/srv/me@home", tag: "latest" }],
     ["an @ in the folder's name, and a tag", "oci:/srv/me@home:1", { directory: "/srv/me@home", tag: "1" }],
     ["blanks, upper case and umlauts", "oci:My Images/Größe:1", { directory: "My Images/Größe", tag: "1" }],
@@ -116,6 +119,15 @@ describe("parseReference", () => {
     }],
   ])("reads a layout reference with %s", (_name, text, expected) => {
     expect(parseReference(text)).toEqual({ transport: "oci", ...expected });
+  });
+
+  it.each([
+    ["a tag", "oci-archive:/srv/a.tar:1.0", { file: "/srv/a.tar", tag: "1.0" }],
+    ["no tag", "oci-archive:a.tar", { file: "a.tar", tag: "latest" }],
+    ["a digest", `oci-archive:a.tar@${digest}`, { file: "a.tar", tag: "latest", digest }],
+    ["a whole reference as its name", "oci-archive:a.tar:h.io:1/os:2", { file: "a.tar", tag: "h.io:1/os:2" }],
+  ])("reads an archive reference with %s", (_name, text, expected) => {
+    expect(parseReference(text)).toEqual({ transport: "oci-archive", ...expected });
   });
 
   it.each([
@@ -215,6 +227,8 @@ describe("parseReference", () => {
     ["no folder but a digest", `oci:@${digest}`, "no folder is named"],
     ["an empty tag", "oci:/srv/images:", 'the tag "" is not valid'],
     ["a broken tag", "oci:/srv/images:a b", 'the tag "a b" is not valid'],
+    ["a broken name", "oci:/srv/images:a//b", 'the tag "a//b" is not valid'],
+    ["a digest after a colon", `oci:/srv/images:${digest}`, "a digest stands where a tag does"],
     [
       "a digest without anything encoded",
       "oci:/srv/images@sha256",
@@ -247,7 +261,9 @@ describe("parseReference", () => {
         code: "REFERENCE_INVALID",
         message:
           `Cannot read reference "${scheme}://h.io/os:1": "${scheme}:" is not a place bootshim reads from`,
-        details: { remedy: 'use "docker://HOST/REPOSITORY:TAG" or "oci:DIR:TAG"' },
+        details: {
+          remedy: 'use "docker://HOST/REPOSITORY:TAG", "oci:DIR:TAG" or "oci-archive:FILE:TAG"',
+        },
       });
     },
   );
@@ -318,11 +334,40 @@ describe("parseReference", () => {
     ["a scheme without end", "a+-".repeat(1365)],
     ["digits of an IPv6 address", `[${"0:".repeat(2040)}`],
     ["a digest", `h.io/x@${"a+".repeat(2040)}`],
+    ["words in a layout's name", `oci:x:${"a-".repeat(2040)}!`],
+    ["dashes in a layout's name", `oci:x:a${"-".repeat(4000)}`],
+    ["slashes in a layout's name", `oci:x:${"a/".repeat(2040)}`],
   ])("takes linear time on hostile %s", (_name, text) => {
     expect(text.length).toBeGreaterThan(3900);
     const started = performance.now();
     for (let i = 0; i < 10; i++) expect(refusalOf(() => parseReference(text)).code).toBe("REFERENCE_INVALID");
     // Quadratic time would be 80 ms and more for each.
     expect((performance.now() - started) / 10).toBeLessThan(20);
+  });
+});
+
+describe("parseLayoutLocation", () => {
+  it.each([
+    ["oci:/srv/images", { transport: "oci", path: "/srv/images" }],
+    ["oci-archive:me@home.tar", { transport: "oci-archive", path: "me@home.tar" }],
+  ])("reads %s", (text, expected) => {
+    expect(parseLayoutLocation(text)).toEqual(expected);
+  });
+
+  it.each([
+    ["", "it names no image layout"],
+    ["oci:", "it names no image layout"],
+    ["/srv/a.tar", "it names no image layout"],
+    ["docker://h.io/os:1", "it names no image layout"],
+    ["oci:/srv/images:1", "it names one image, must name the whole layout"],
+    ["oci-archive:a.tar:h.io/os:1", "it names one image, must name the whole layout"],
+    [`oci:/srv/images@${digest}`, "it names one image, must name the whole layout"],
+    ["oci:/srv/\u009bimages", "it holds a control character"],
+  ])("refuses %j", (text, why) => {
+    expect(refusalOf(() => parseLayoutLocation(text))).toEqual({
+      code: "REFERENCE_INVALID",
+      message: `Cannot read reference ${JSON.stringify(text)}: ${why}`,
+      details: { remedy: 'write "oci-archive:FILE" or "oci:DIR"' },
+    });
   });
 });

@@ -1,64 +1,26 @@
 import { describe, expect, it } from "vitest";
-import type { Digest } from "../../../src/image/digest.ts";
-import { type ImageIndex, parseImageIndex } from "../../../src/image/image_index.ts";
 import { IRONCORE_ARTIFACTS_MANIFEST, OCI_INDEX } from "../../../src/image/media_type.ts";
+import { describeOffer, offersOf, type PlatformWish } from "../../../src/image/select_manifest.ts";
 import {
-  describeOffer,
-  type ManifestAnnotations,
-  offersOf,
-  type PlatformWish,
-  requirePlatform,
-  selectManifest,
-  undecidedEntries,
-} from "../../../src/image/select_manifest.ts";
-import {
-  descriptorJsonOf,
-  entryJsonOf,
-  indexDocument,
-  indexJsonOf,
-  type JsonObject,
-  manifestDocument,
-  manifestJsonOf,
-} from "../../support/image_documents.ts";
+  amd64,
+  annotated,
+  annotatedOnly,
+  annotationsAt,
+  ARM,
+  arm64,
+  choose,
+  chosenPlace,
+  digestAt,
+  indexOf,
+  METAL,
+  readPlaces,
+  silent,
+  VM,
+} from "../../support/choose_manifest.ts";
+import { entryJsonOf, type JsonObject } from "../../support/image_documents.ts";
 import { refusalOf } from "../../support/failures.ts";
 
-const VM: PlatformWish = { architecture: "amd64", variant: "virtualization" };
-const METAL: PlatformWish = { architecture: "amd64", variant: "metal" };
-const ARM: PlatformWish = { architecture: "arm64", variant: "virtualization" };
-
-function indexOf(...entries: readonly JsonObject[]): ImageIndex {
-  const { bytes, descriptor } = indexDocument(indexJsonOf(entries));
-  return parseImageIndex(bytes, descriptor);
-}
-
-/** What the manifests at these places of the index say of themselves. */
-function annotationsAt(
-  index: ImageIndex,
-  byPlace: Readonly<Record<number, Record<string, string>>>,
-): ManifestAnnotations {
-  return new Map(
-    Object.entries(byPlace).map(([place, annotations]) => [digestAt(index, Number(place)), annotations]),
-  );
-}
-
-function digestAt(index: ImageIndex, place: number): Digest {
-  const entry = index.entries[place];
-  if (!entry) throw new Error(`The index has no entry ${place}`);
-  return entry.digest;
-}
-
-/** The place in the index of the chosen entry. */
-function chosenPlace(index: ImageIndex, wish: PlatformWish, manifests?: ManifestAnnotations): number {
-  return index.entries.indexOf(selectManifest(index, wish, manifests).descriptor);
-}
-
-const amd64 = (changes: Parameters<typeof entryJsonOf>[1] = {}) => entryJsonOf("amd64", changes);
-const arm64 = (changes: Parameters<typeof entryJsonOf>[1] = {}) => entryJsonOf("arm64", changes);
-const annotated = (annotations: Record<string, string>, architecture = "amd64") =>
-  entryJsonOf(architecture, { annotations });
-const silent = (changes: JsonObject = {}) => descriptorJsonOf(changes);
-
-describe("selectManifest", () => {
+describe("nextStep", () => {
   it.each<[string, PlatformWish, readonly JsonObject[], number]>([
     ["the architecture", ARM, [amd64(), arm64()], 1],
     ["any spelling of the architecture", VM, [arm64(), entryJsonOf("x86_64")], 1],
@@ -129,6 +91,19 @@ describe("selectManifest", () => {
       entryJsonOf("amd64", { os: "gardenlinux", annotations: { cname: "metal-gardener_prod-amd64-1" } }),
       entryJsonOf("amd64", { os: "gardenlinux", annotations: { cname: "kvm-gardener_prod-amd64-1" } }),
     ], 3],
+    ["Garden Linux's features, where there is no canonical name", METAL, [
+      annotated({ feature_set: "base,_slim,aws,log" }),
+      annotated({ feature_set: "base,kvm,_nokvm" }),
+      annotated({ feature_set: "_pxe,metal,base" }),
+    ], 2],
+    ["the canonical name before the features", METAL, [
+      annotated({ cname: "kvm-amd64", feature_set: "metal" }),
+      annotated({ cname: "metal-amd64", feature_set: "kvm" }),
+    ], 1],
+    ["one without a word for its system as if it were linux", METAL, [
+      amd64({ variant: "kvm" }),
+      annotatedOnly({ architecture: "amd64", variant: "metal" }),
+    ], 1],
     ["an architecture that only an annotation states", ARM, [
       silent({ annotations: { architecture: "amd64" } }),
       silent({ annotations: { architecture: "aarch64" } }),
@@ -180,7 +155,7 @@ describe("selectManifest", () => {
 
   it("gives the chosen offer, as it was read", () => {
     const index = indexOf(entryJsonOf("x86_64", { variant: "kvm" }));
-    expect(selectManifest(index, VM)).toEqual({
+    expect(choose(index, VM).offer).toEqual({
       descriptor: index.entries[0],
       architecture: "amd64",
       architectureWord: "x86_64",
@@ -224,7 +199,7 @@ describe("selectManifest", () => {
         ["amd64", "gardenlinux", "other"],
       ],
     ],
-    ["two manifests that state nothing", VM, [silent(), silent()], "any/unstated, any/unstated", [
+    ["two manifests that state nothing", VM, [silent(), silent()], "any/unstated", [
       [null, null, null],
       [null, null, null],
     ]],
@@ -233,7 +208,7 @@ describe("selectManifest", () => {
   ])("HM17 refuses with a list when there are %s", (_name, wish, entries, list, offered) => {
     const index = indexOf(...entries);
     const places = offersOf(index).map((offer) => offer.descriptor.digest);
-    expect(refusalOf(() => selectManifest(index, wish))).toEqual({
+    expect(refusalOf(() => choose(index, wish))).toEqual({
       code: "PLATFORM_NOT_FOUND",
       message:
         `Cannot choose a manifest: wanted ${wish.architecture}/${wish.variant}, the image offers ${list}`,
@@ -250,99 +225,80 @@ describe("selectManifest", () => {
   });
 });
 
-describe("undecidedEntries", () => {
+describe("nextStep, on what it reads", () => {
   it.each<[string, PlatformWish, readonly JsonObject[], readonly number[]]>([
-    ["none when an entry states the wanted variant", VM, [amd64(), amd64({ variant: "kvm" })], []],
-    ["none when all state another variant", VM, [amd64({ variant: "metal" }), arm64()], []],
-    ["those of the architecture that state no variant", VM, [
+    ["nothing when an entry states the wanted variant", VM, [amd64(), amd64({ variant: "kvm" })], []],
+    ["the manifests of the architecture that state no variant", VM, [
       amd64(),
       arm64(),
       amd64({ variant: "metal" }),
       amd64(),
     ], [0, 3]],
-    ["those that state no architecture", ARM, [silent(), amd64(), silent()], [0, 2]],
-    ["those that state a variant but no architecture", METAL, [
-      silent({ annotations: { variant: "metal" } }),
+    ["those that state no architecture", ARM, [silent(), amd64(), silent(), arm64()], [0, 2, 3]],
+    ["those that state the wanted variant but no architecture", METAL, [
+      annotatedOnly({ variant: "metal" }),
+      annotatedOnly({ variant: "kvm" }),
       silent(),
-    ], [0, 1]],
-    ["linux only, where it exists", VM, [
-      amd64({ os: "gardenlinux", variant: "kvm" }),
+      amd64(),
+    ], [0, 2, 3]],
+    ["linux, and what has no word for its system, where linux exists", VM, [
+      amd64({ os: "gardenlinux" }),
       amd64(),
       silent(),
       amd64(),
-    ], [1, 3]],
+    ], [1, 2, 3]],
     ["other systems, where linux is of another architecture", VM, [amd64({ os: "gardenlinux" }), arm64()], [
       0,
     ]],
-    ["no documents that are no manifests", VM, [silent({ mediaType: "a/b" }), silent()], [1]],
-  ])("are %s", (_name, wish, entries, places) => {
-    const index = indexOf(...entries);
-    expect(undecidedEntries(index, wish).map((entry) => index.entries.indexOf(entry))).toEqual(places);
+    ["no documents that are neither manifest nor index", VM, [silent({ mediaType: "a/b" }), silent()], [1]],
+  ])("is %s", (_name, wish, entries, places) => {
+    expect(readPlaces(indexOf(...entries), wish)).toEqual(places);
+  });
+
+  it("reads no further than to the first manifest that states the wish", () => {
+    const index = indexOf(amd64(), amd64(), amd64());
+    const manifests = annotationsAt(index, { 1: { variant: "metal" }, 2: { variant: "metal" } });
+    expect(readPlaces(index, METAL, { manifests })).toEqual([0, 1]);
+    expect(chosenPlace(index, METAL, manifests)).toBe(1);
+  });
+
+  it("HM18 reads 64 documents and not one more", () => {
+    const entries = Array.from({ length: 65 }, () => amd64());
+    expect(readPlaces(indexOf(...entries.slice(1)), VM)).toHaveLength(64);
+    expect(refusalOf(() => choose(indexOf(...entries), VM))).toEqual({
+      code: "LIMIT_EXCEEDED",
+      message:
+        "Cannot choose a manifest from the image index: 64 documents in it were read, and none decides",
+      details: { remedy: "name the manifest itself: …@sha256:DIGEST" },
+    });
   });
 });
 
-describe("requirePlatform", () => {
-  const { descriptor } = manifestDocument(manifestJsonOf());
+describe("nextStep, on entries whose digests cannot be verified", () => {
+  const blake = (changes: JsonObject = {}) => ({ ...amd64(changes), digest: `blake3:${"a".repeat(64)}` });
 
-  it.each([
-    ["nothing", {}, undefined, undefined, undefined],
-    ["the architecture in the configuration", {}, "x86_64", "amd64", undefined],
-    [
-      "the architecture and variant in annotations",
-      { architecture: "amd64", variant: "kvm" },
-      undefined,
-      "amd64",
-      "virtualization",
-    ],
-    [
-      "an architecture in annotations, before the configuration's",
-      { architecture: "amd64" },
-      "arm64",
-      "amd64",
-      undefined,
-    ],
-    ["the variant in cname", { cname: "kvm-amd64" }, "amd64", "amd64", "virtualization"],
-    ["an empty architecture", { architecture: "" }, "", undefined, undefined],
-  ])("accepts a lone manifest that states %s", (_name, annotations, architecture, read, variant) => {
-    expect(requirePlatform(descriptor, VM, { annotations, architecture })).toEqual({
-      descriptor,
-      architecture: read,
-      architectureWord: (annotations as Record<string, string>)["architecture"] || architecture || undefined,
-      os: undefined,
-      variant,
+  it("HM05 passes over them when another entry will do", () => {
+    const index = indexOf(blake({ variant: "kvm" }), amd64());
+    expect(choose(index, VM).offer.descriptor).toBe(index.entries[0]);
+  });
+
+  it("HM05 refuses when only they would do", () => {
+    const index = indexOf(blake({ variant: "kvm" }), arm64());
+    expect(refusalOf(() => choose(index, VM))).toEqual({
+      code: "DIGEST_UNSUPPORTED",
+      message: `Cannot choose a manifest: the one for amd64/virtualization has digest "blake3:${
+        "a".repeat(64)
+      }", must be sha256 or sha512`,
+      details: {},
     });
   });
 
-  it.each([
-    ["another architecture in the configuration", {}, "arm64", "arm64/unstated", {
-      architecture: "arm64",
-      variant: null,
-    }],
-    ["another architecture in annotations", { architecture: "v8" }, "amd64", "arm64/unstated", {
-      architecture: "arm64",
-      variant: null,
-    }],
-    ["an architecture that nobody boots", {}, "s390x", "s390x/unstated", {
-      architecture: "s390x",
-      variant: null,
-    }],
-    ["another variant", { variant: "metal" }, "amd64", "amd64/metal", {
-      architecture: "amd64",
-      variant: "metal",
-    }],
-    ["a cloud's flavour", { cname: "aws-amd64" }, undefined, "any/other", {
-      architecture: null,
-      variant: "other",
-    }],
-  ])("refuses a lone manifest that states %s", (_name, annotations, architecture, list, offered) => {
-    expect(refusalOf(() => requirePlatform(descriptor, VM, { annotations, architecture }))).toEqual({
-      code: "PLATFORM_NOT_FOUND",
-      message: `Cannot choose a manifest: wanted amd64/virtualization, the image offers ${list}`,
-      details: {
-        offered: [{ os: null, digest: descriptor.digest, ...offered }],
-        remedy: "choose one of the offered with --arch and --variant",
-      },
-    });
+  it("HM17 lists them among what there is", () => {
+    const index = indexOf(blake({ variant: "metal" }), arm64());
+    expect(refusalOf(() => choose(index, VM)).details["offered"]).toEqual([
+      { architecture: "arm64", os: "linux", variant: null, digest: digestAt(index, 0) },
+      { architecture: "amd64", os: "linux", variant: "metal", digest: `blake3:${"a".repeat(64)}` },
+    ]);
   });
 });
 

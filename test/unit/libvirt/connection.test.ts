@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 
-import { ShimError } from "../../../src/errors.ts";
 import { LibvirtConnection } from "../../../src/libvirt/connection.ts";
+import { rejectionOf } from "../../support/failures.ts";
 
 const SCRIPTED = new URL("./scripted_worker.ts", import.meta.url);
 
@@ -10,27 +10,12 @@ function openScripted(callTimeoutMs = 10_000): Promise<LibvirtConnection> {
   return LibvirtConnection.open("test:///default", { workerEntry: SCRIPTED, callTimeoutMs });
 }
 
-/** What a caller can tell of a failure. */
-async function failureOf(
-  call: Promise<unknown>,
-): Promise<{ code: string; message: string; details: unknown }> {
-  try {
-    await call;
-  } catch (error) {
-    if (error instanceof ShimError) {
-      return { code: error.code, message: error.message, details: error.details };
-    }
-    throw error;
-  }
-  throw new Error("nothing failed");
-}
-
 const GIVEN_UP = { remedy: "open a new connection" };
 
 describe("LibvirtConnection", () => {
   it("gives the worker's failure with code, message and details, and goes on", async () => {
     const connection = await openScripted();
-    expect(await failureOf(connection.startDomain("fail"))).toEqual({
+    expect(await rejectionOf(connection.startDomain("fail"))).toEqual({
       code: "MACHINE_NOT_FOUND",
       message: "Cannot start domain: scripted",
       details: { libvirtCode: 42, libvirtDomain: 10 },
@@ -42,8 +27,8 @@ describe("LibvirtConnection", () => {
   it("gives up a hung call, tells which calls were sent, and takes no more", async () => {
     const connection = await openScripted(300);
     const outcomes = await Promise.all([
-      failureOf(connection.startDomain("hang")),
-      failureOf(connection.destroyDomain("fine")),
+      rejectionOf(connection.startDomain("hang")),
+      rejectionOf(connection.destroyDomain("fine")),
     ]);
     expect(outcomes).toEqual([
       {
@@ -61,7 +46,7 @@ describe("LibvirtConnection", () => {
         details: { wasSent: false, timeoutMs: 300 },
       },
     ]);
-    expect(await failureOf(connection.startDomain("fine"))).toEqual({
+    expect(await rejectionOf(connection.startDomain("fine"))).toEqual({
       code: "HYPERVISOR_UNAVAILABLE",
       message: 'Cannot call libvirt: it was given up after "startDomain" hung',
       details: GIVEN_UP,
@@ -84,8 +69,8 @@ describe("LibvirtConnection", () => {
   ])("a worker that does %j fails every call that waits", async (name, reason) => {
     const connection = await openScripted();
     const outcomes = await Promise.all([
-      failureOf(connection.startDomain(name)),
-      failureOf(connection.destroyDomain("fine")),
+      rejectionOf(connection.startDomain(name)),
+      rejectionOf(connection.destroyDomain("fine")),
     ]);
     expect(outcomes).toEqual([
       {
@@ -99,7 +84,7 @@ describe("LibvirtConnection", () => {
         details: { wasSent: false },
       },
     ]);
-    expect(await failureOf(connection.startDomain("fine"))).toEqual({
+    expect(await rejectionOf(connection.startDomain("fine"))).toEqual({
       code: "HYPERVISOR_UNAVAILABLE",
       message: `Cannot call libvirt: ${reason}`,
       details: GIVEN_UP,
@@ -109,7 +94,7 @@ describe("LibvirtConnection", () => {
 
   it("refuses a result of another shape", async () => {
     const connection = await openScripted();
-    expect(await failureOf(connection.findDomain("wrong shape"))).toEqual({
+    expect(await rejectionOf(connection.findDomain("wrong shape"))).toEqual({
       code: "INTERNAL",
       message: 'Cannot read answer to "findDomain": its shape is unknown',
       details: {},
@@ -121,7 +106,7 @@ describe("LibvirtConnection", () => {
     const connection = await openScripted();
     const earlier = connection.startDomain("fine");
     const closing = connection.close();
-    const later = failureOf(connection.startDomain("fine"));
+    const later = rejectionOf(connection.startDomain("fine"));
     expect(await Promise.all([earlier, closing, connection.close()])).toEqual([
       undefined,
       undefined,

@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 
-import { ShimError } from "../../../src/errors.ts";
 import type { LibvirtBindings } from "../../../src/libvirt/bindings.ts";
 import { LibvirtSession } from "../../../src/libvirt/session.ts";
+import { refusalOf } from "../../support/failures.ts";
 import { stubBindings, type StubWorld } from "./stub_bindings.ts";
 
 const NAME = `vm-${randomUUID()}`;
@@ -60,16 +60,6 @@ const FALLIBLE: readonly [keyof typeof OPERATIONS, keyof LibvirtBindings, string
   ["domainXml", "domainGetXmlDesc", `Cannot read XML of domain "${NAME}"`],
 ];
 
-function failureOf(operation: () => unknown): ShimError {
-  try {
-    operation();
-  } catch (error) {
-    if (error instanceof ShimError) return error;
-    throw error;
-  }
-  throw new Error("nothing failed");
-}
-
 describe("LibvirtSession", () => {
   it.each(FALLIBLE)(
     "%s gives libvirt's error when %s fails, and frees every pointer once",
@@ -77,7 +67,7 @@ describe("LibvirtSession", () => {
       const stub = world();
       const session = LibvirtSession.open(stubBindings(stub), "test:///default");
       stub.failing = call;
-      const error = failureOf(() => OPERATIONS[name](session));
+      const error = refusalOf(() => OPERATIONS[name](session));
       expect({ code: error.code, message: error.message, details: error.details }).toEqual({
         code: "DOMAIN_FAILED",
         message: `${action}: libvirt reports "${FAILURE.message}"`,
@@ -128,13 +118,13 @@ describe("LibvirtSession", () => {
       failure: { code: 42, domain: 10, message: "Domain not found" },
     });
     const session = LibvirtSession.open(stubBindings(stub), "test:///default");
-    expect(failureOf(() => session.startDomain(NAME)).code).toBe("MACHINE_NOT_FOUND");
+    expect(refusalOf(() => session.startDomain(NAME)).code).toBe("MACHINE_NOT_FOUND");
     expect(stub.calls).not.toContain("domainCreate");
   });
 
   it("open silences libvirt before it connects, and holds nothing when it cannot", () => {
     const stub = world({ failing: "connectOpen" });
-    const error = failureOf(() => LibvirtSession.open(stubBindings(stub), "qemu:///system"));
+    const error = refusalOf(() => LibvirtSession.open(stubBindings(stub), "qemu:///system"));
     expect(error.code).toBe("HYPERVISOR_UNAVAILABLE");
     expect(error.message).toBe(
       `Cannot open connection "qemu:///system": libvirt reports "${FAILURE.message}"`,
@@ -150,7 +140,7 @@ describe("LibvirtSession", () => {
     session.close();
     const before = stub.calls.length;
     for (const operation of Object.values(OPERATIONS)) {
-      expect(failureOf(() => operation(session)).code).toBe("HYPERVISOR_UNAVAILABLE");
+      expect(refusalOf(() => operation(session)).code).toBe("HYPERVISOR_UNAVAILABLE");
     }
     expect(stub.calls.length).toBe(before);
     expect(stub.badFrees).toEqual([]);
@@ -168,16 +158,16 @@ describe("LibvirtSession", () => {
     const bindings = stubBindings(stub);
     const session = LibvirtSession.open(bindings, "test:///default");
     const before = stub.calls.length;
-    expect(failureOf(() => session.destroyDomain(text)).code).toBe("REQUEST_INVALID");
-    expect(failureOf(() => session.defineDomain(text)).code).toBe("REQUEST_INVALID");
-    expect(failureOf(() => LibvirtSession.open(bindings, text)).code).toBe("REQUEST_INVALID");
+    expect(refusalOf(() => session.destroyDomain(text)).code).toBe("REQUEST_INVALID");
+    expect(refusalOf(() => session.defineDomain(text)).code).toBe("REQUEST_INVALID");
+    expect(refusalOf(() => LibvirtSession.open(bindings, text)).code).toBe("REQUEST_INVALID");
     expect(stub.calls.length).toBe(before);
   });
 
   it("LV08 says so when libvirt fails without leaving an error", () => {
     const stub = world({ failing: "domainCreate", failure: { code: 0, domain: 0, message: null } });
     const session = LibvirtSession.open(stubBindings(stub), "test:///default");
-    expect(failureOf(() => session.startDomain(NAME)).message).toBe(
+    expect(refusalOf(() => session.startDomain(NAME)).message).toBe(
       `Cannot start domain "${NAME}": libvirt failed and gave no reason`,
     );
   });

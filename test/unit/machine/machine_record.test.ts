@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { isMachineId, parseMachineId } from "../../../src/machine/machine_id.ts";
 import { parseMachineRecord, sameWishes } from "../../../src/machine/machine_record.ts";
-import { codeOf } from "../../support/content_kit.ts";
+import { codeOf } from "../../support/failures.ts";
 import { randomRecord } from "../../support/machine_kit.ts";
 
 describe("parseMachineId", () => {

@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { effectiveUserId, nodeFileSystem } from "../../../src/host/file_system.ts";
 import { parseMachineId } from "../../../src/machine/machine_id.ts";
 import { MachineStore } from "../../../src/machine/machine_store.ts";
-import { codeOf, failureOf } from "../../support/content_kit.ts";
+import { codeOf, failureOf } from "../../support/failures.ts";
 import { FaultyFileSystem } from "../../support/faulty_file_system.ts";
 import { buildOf, randomRecord } from "../../support/machine_kit.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";

@@ -1,5 +1,6 @@
 import type { DomainDefinition } from "../../domain_definition.ts";
 import { element, type XmlElement } from "../xml_element.ts";
+import { cdromElements } from "./cdrom.ts";
 import { consoleElements } from "./console.ts";
 import { diskElements } from "./disk.ts";
 import { networkElements } from "./network.ts";
@@ -9,6 +10,7 @@ export function devicesElement(definition: DomainDefinition): XmlElement {
   return element(
     "devices",
     {},
+    ...cdromElements(definition),
     ...diskElements(definition),
     // libvirt would add a USB controller, which nothing here is plugged into.
     element("controller", { type: "usb", model: "none" }),

@@ -1,15 +1,14 @@
+import { diskBootOrder } from "../../boot_order.ts";
 import type { DomainDefinition, DomainDisk } from "../../domain_definition.ts";
 import { element, textElement, type XmlElement } from "../xml_element.ts";
 
 export function diskElements({ disks, boot }: DomainDefinition): XmlElement[] {
-  return disks.map((disk, index) =>
-    diskElement(disk, { index, isBootDisk: boot.mode === "disk" && index === 0 })
-  );
+  return disks.map((disk, index) => diskElement(disk, { index, bootOrder: diskBootOrder(boot, index) }));
 }
 
 function diskElement(
   disk: DomainDisk,
-  { index, isBootDisk }: { index: number; isBootDisk: boolean },
+  { index, bootOrder }: { index: number; bootOrder: number | null },
 ): XmlElement {
   return element(
     "disk",
@@ -25,7 +24,7 @@ function diskElement(
     element("target", { dev: `vd${String.fromCharCode("a".charCodeAt(0) + index)}`, bus: "virtio" }),
     ...(disk.readOnly ? [element("readonly")] : []),
     ...(disk.serial === null ? [] : [textElement("serial", disk.serial)]),
-    ...(isBootDisk ? [element("boot", { order: "1" })] : []),
+    ...(bootOrder === null ? [] : [element("boot", { order: String(bootOrder) })]),
   );
 }
 

@@ -1,0 +1,152 @@
+import type { Architecture } from "../image/platform.ts";
+import type { DiskContent } from "./disk_content.ts";
+import type { InitramfsContent } from "./initramfs_content.ts";
+import type { IsoContent, IsoImage } from "./iso_content.ts";
+import type { Kernel, KernelContent } from "./kernel_content.ts";
+import type { PartitionedDisk } from "./partition_table.ts";
+import type { BootMode, Firmware, Role } from "./prepared_boot.ts";
+import type { UkiContent } from "./uki_content.ts";
+
+/** What the layers of one image really hold; undefined where the image has no such layer. */
+export type LayerFindings = {
+  readonly architecture: Architecture;
+  /** Every role the manifest gives. */
+  readonly roles: ReadonlySet<Role>;
+  /** Of a qcow2 file, what is inside. */
+  readonly rootfs?: DiskContent | undefined;
+  readonly kernel?: KernelContent | undefined;
+  readonly initramfs?: InitramfsContent | undefined;
+  readonly uki?: UkiContent | undefined;
+  readonly iso?: IsoContent | undefined;
+};
+
+export type FirmwareWish = "auto" | "bios" | "uefi";
+
+/** Whether a mode is possible, by which firmware, and why (not). */
+export type Verdict =
+  | { readonly possible: true; readonly why: string; readonly firmware: Firmware }
+  | { readonly possible: false; readonly why: string };
+
+function no(why: string): Verdict {
+  return { possible: false, why };
+}
+
+function by(firmware: Firmware, why: string): Verdict {
+  return { possible: true, why, firmware };
+}
+
+/** The verdict for each mode, from what the layers hold. */
+export const VERDICTS: Readonly<Record<BootMode, (findings: LayerFindings, wish: FirmwareWish) => Verdict>> =
+  {
+    disk: diskVerdict,
+    kernel: kernelVerdict,
+    uki: ukiVerdict,
+    iso: isoVerdict,
+  };
+
+/** Why a mode is impossible, as far as the manifest alone tells; undefined when only the bytes can. */
+export function obstacleInManifest(
+  roles: ReadonlySet<Role>,
+  { mode, firmware }: { mode: BootMode; firmware: FirmwareWish },
+): string | undefined {
+  const role = mode === "disk" ? "rootfs" : mode;
+  if (!roles.has(role)) return `the image has no ${role} layer`;
+  if (firmware !== "bios") return undefined;
+  if (mode === "kernel") return BIOS_FOR_KERNEL;
+  return mode === "uki" ? BIOS_FOR_UKI : undefined;
+}
+
+const BIOS_FOR_KERNEL = 'firmware "bios" was asked for, direct kernel boot has none';
+const BIOS_FOR_UKI = 'firmware "bios" was asked for, a unified kernel image needs uefi';
+
+function diskVerdict({ architecture, rootfs }: LayerFindings, wish: FirmwareWish): Verdict {
+  if (!rootfs) return no("the image has no rootfs layer");
+  if (rootfs.kind !== "partitioned") return no(`the rootfs ${withoutPartitions(rootfs)}`);
+  const { table, hasEfiSystemPartition, hasBiosBootCode, problem } = rootfs;
+  const disk = `the rootfs is ${table === "gpt" ? "a GPT" : "an MBR"} disk`;
+  const whyNoUefi = problem === null ? undefined : `${disk}, but ${problem}`;
+  if (wish === "uefi" && !hasEfiSystemPartition) {
+    return no(whyNoUefi ?? `${disk} without the EFI system partition that uefi needs`);
+  }
+  if (wish === "bios" && architecture !== "amd64") return no(`${architecture} machines have no bios`);
+  if (wish === "bios" && !hasBiosBootCode) return no(`${disk} without the boot code that bios needs`);
+  if (hasEfiSystemPartition && wish !== "bios") return by("uefi", `${disk} with an EFI system partition`);
+  if (architecture !== "amd64") {
+    return no(whyNoUefi ?? `${disk} without the EFI system partition that ${architecture} machines need`);
+  }
+  if (hasBiosBootCode) return by("bios", `${disk} with BIOS boot code`);
+  return no(whyNoUefi ?? `${disk} with neither an EFI system partition nor BIOS boot code`);
+}
+
+function withoutPartitions(disk: Exclude<DiskContent, PartitionedDisk>): string {
+  if (disk.kind === "unknown") return disk.why;
+  if (disk.kind === "container") return `is a ${disk.name} file`;
+  const bare = disk.kind === "file-system" ? `${disk.name} file system` : disk.name;
+  return `is a bare ${bare} without boot loader`;
+}
+
+/** What the formats that only firmware can start are called. */
+const EFI_ONLY: Partial<Record<Kernel["format"], string>> = {
+  "EFI zboot": "a kernel packed for EFI (zboot)",
+  "EFI/PE": "a plain EFI program",
+  UKI: "a unified kernel image",
+};
+
+function kernelVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
+  const { architecture, kernel } = findings;
+  if (!kernel) return no("the image has no kernel layer");
+  if (wish === "bios") return no(BIOS_FOR_KERNEL);
+  if (kernel.kind === "unknown") return no(`whether the kernel layer is a kernel ${kernel.why}`);
+  if (kernel.kind === "not-a-kernel") return no(`the kernel layer is no kernel: ${kernel.why}`);
+  if (kernel.architecture !== architecture) {
+    return no(`the kernel is for ${kernel.architecture}, the manifest for ${architecture}`);
+  }
+  if (wish === "uefi" && !kernel.isEfiProgram) {
+    return no(`the kernel is a ${kernel.format} without the EFI stub that uefi needs`);
+  }
+  const efiOnly = EFI_ONLY[kernel.format];
+  const why = `the kernel is ${efiOnly ?? `a valid ${kernel.format}`}${companion(findings)}`;
+  return efiOnly !== undefined || wish === "uefi" ? by("uefi", `${why}, under uefi`) : by("none", why);
+}
+
+/** What is said of the initramfs. */
+function companion({ kernel, initramfs }: LayerFindings): string {
+  if (kernel?.kind === "kernel" && kernel.format === "UKI") return "";
+  if (initramfs === undefined) return " and no initramfs";
+  if (initramfs.isInitramfs) return " with initramfs";
+  const why = initramfs.why === undefined ? "" : ` (${initramfs.why})`;
+  return ` and an initramfs layer that is none${why}, which is left out`;
+}
+
+function ukiVerdict({ architecture, uki }: LayerFindings, wish: FirmwareWish): Verdict {
+  if (!uki) return no("the image has no uki layer");
+  if (wish === "bios") return no(BIOS_FOR_UKI);
+  if (uki.kind === "unknown") return no(`whether the uki layer is a unified kernel image ${uki.why}`);
+  if (uki.kind === "not-a-uki") return no(`the uki layer is no unified kernel image: ${uki.why}`);
+  if (uki.architecture !== architecture) {
+    return no(`the unified kernel image is for ${uki.architecture}, the manifest for ${architecture}`);
+  }
+  return by("uefi", "the uki layer is a valid unified kernel image");
+}
+
+function isoVerdict({ architecture, iso }: LayerFindings, wish: FirmwareWish): Verdict {
+  if (!iso) return no("the image has no iso layer");
+  if (iso.kind === "unknown") return no(`whether the iso layer is an ISO image ${iso.why}`);
+  if (iso.kind === "not-an-iso") return no(`the iso layer is no ISO image: ${iso.why}`);
+  if (wish === "bios" && architecture !== "amd64") return no(`${architecture} machines have no bios`);
+  if (iso.unseen !== null) return no(`whether the ISO image boots ${iso.unseen}`);
+  if (iso.hasUefiBoot && wish !== "bios") return by("uefi", "the ISO image boots by uefi");
+  if (iso.hasBiosBoot && wish !== "uefi" && architecture === "amd64") {
+    return by("bios", "the ISO image boots by bios");
+  }
+  return no(`the ISO image boots by ${bootsBy(iso)}, ${neededBy(architecture, wish)}`);
+}
+
+function bootsBy({ hasBiosBoot, hasUefiBoot }: IsoImage): string {
+  return hasUefiBoot ? "uefi only" : hasBiosBoot ? "bios only" : "nothing";
+}
+
+function neededBy(architecture: Architecture, wish: FirmwareWish): string {
+  if (wish !== "auto") return `firmware "${wish}" was asked for`;
+  return architecture === "amd64" ? "must by uefi or bios" : `${architecture} machines need uefi`;
+}

@@ -1,0 +1,23 @@
+qemu-system-aarch64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -machine virt,accel=tcg,gic-version=3,pflash0=uefi-loader,pflash1=nvram \
+  -cpu max,pauth-impdef=on \
+  -smp 1 \
+  -m 1024M \
+  -rtc base=utc \
+  -boot strict=on \
+  -blockdev '{"node-name":"uefi-loader-file","driver":"file","filename":"/usr/share/AAVMF/AAVMF_CODE.fd","read-only":true}' \
+  -blockdev '{"node-name":"uefi-loader","driver":"raw","file":"uefi-loader-file","read-only":true}' \
+  -blockdev '{"node-name":"nvram-file","driver":"file","filename":"/var/lib/bootshim/machines/vm-1/nvram.fd","read-only":false}' \
+  -blockdev '{"node-name":"nvram","driver":"raw","file":"nvram-file","read-only":false}' \
+  -kernel /var/lib/bootshim/images/blobs/sha256/e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5 \
+  -nic none \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

@@ -1,0 +1,26 @@
+qemu-system-x86_64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -machine q35,accel=tcg,pflash0=uefi-loader,pflash1=nvram \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -rtc base=utc \
+  -boot strict=on \
+  -blockdev '{"node-name":"uefi-loader-file","driver":"file","filename":"/usr/share/OVMF/OVMF_CODE_4M.fd","read-only":true}' \
+  -blockdev '{"node-name":"uefi-loader","driver":"raw","file":"uefi-loader-file","read-only":true}' \
+  -blockdev '{"node-name":"nvram-file","driver":"file","filename":"/var/lib/bootshim/machines/vm-1/nvram.fd","read-only":false}' \
+  -blockdev '{"node-name":"nvram","driver":"raw","file":"nvram-file","read-only":false}' \
+  -blockdev '{"node-name":"cdrom-file","driver":"file","filename":"/var/lib/bootshim/images/blobs/sha256/f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6","read-only":true}' \
+  -blockdev '{"node-name":"cdrom","driver":"raw","file":"cdrom-file","read-only":true}' \
+  -device '{"driver":"virtio-scsi-pci","id":"scsi"}' \
+  -device '{"driver":"scsi-cd","bus":"scsi.0","drive":"cdrom","bootindex":1}' \
+  -nic none \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

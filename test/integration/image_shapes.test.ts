@@ -1,0 +1,148 @@
+/** Every shape of image, prepared by the real command from an image layout and from a real registry. */
+import { randomBytes } from "node:crypto";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { prepareDocument } from "../../src/agent/prepare_document.ts";
+import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
+import { makeGuestPart } from "../support/guest_image.ts";
+import { type Shape, shapes } from "../support/image_shapes.ts";
+import { randomWord } from "../support/random_word.ts";
+import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type BuiltShape, pushShape, type ShapeParts, WISHES, writeShape } from "../support/shape_builder.ts";
+
+let work: string;
+let root: string;
+let registry: RegistryServer;
+let parts: ShapeParts;
+const word = randomWord();
+
+beforeAll(async () => {
+  work = await mkdtemp(join(tmpdir(), "bootshim-shapes-"));
+  root = join(work, "root");
+  registry = await startRegistryServer();
+  const part = async (kind: Parameters<typeof makeGuestPart>[0]) =>
+    new Uint8Array(await readFile(await makeGuestPart(kind, kind === "kernel" ? {} : { word })));
+  parts = {
+    disk: await part("disk-uefi"),
+    kernel: await part("kernel"),
+    initramfs: await part("initramfs"),
+    squashfs: await part("rootfs-squashfs"),
+    uki: await part("uki"),
+    iso: new Uint8Array(randomBytes(64 * 1024)),
+    cmdline: `console=ttyS0 panic=-1 shim.word=${word}`,
+  };
+});
+
+afterAll(async () => {
+  await registry.stop();
+  await rm(work, { recursive: true, force: true });
+});
+
+/** The shape as a layout of its own, and what it is called there. */
+async function lay(
+  { name, build }: Shape,
+): Promise<{ built: BuiltShape; layout: string; reference: string }> {
+  const built = build(parts);
+  const layout = join(work, (name.split(":")[0] ?? "").replace(" ", "-"));
+  await writeShape(layout, built);
+  return { built, layout, reference: `oci:${layout}:${built.tag}` };
+}
+
+async function prepare(...argv: readonly string[]) {
+  return prepareDocument.parse(await bootshimJson(["prepare", ...argv], { root }));
+}
+
+async function codeOfPrepare(...argv: readonly string[]): Promise<unknown> {
+  const { stderr } = await bootshim(["prepare", ...argv, "-o", "json"], { root });
+  return JSON.parse(stderr).error.code;
+}
+
+/** What is to be read out of a shape, whatever it boots as. */
+function readingOf({ digest, manifestDigest, layers }: Awaited<ReturnType<typeof prepare>>) {
+  return { digest, manifestDigest, layers: layers.map(({ role, digest }) => ({ role, digest })) };
+}
+
+function expectedReading({ root, choices, expected }: BuiltShape) {
+  return { digest: root.descriptor.digest, manifestDigest: choices[0], layers: expected.layers };
+}
+
+describe("prepare", () => {
+  it.each(shapes)("$name", async (shape) => {
+    const { built, layout, reference } = await lay(shape);
+    const document = await prepare(reference);
+    expect(readingOf(document)).toEqual(expectedReading(built));
+    expect(document.boot.mode).toBe(shape.boot);
+    const cmdlines = built.expected.layers.some(({ role }) => role === "cmdline")
+      ? parts.cmdline
+      : built.expected.commandLine?.trimEnd() ?? "";
+    expect(document.boot.cmdline).toBe(cmdlines);
+    if (shape.refused) {
+      expect(await codeOfPrepare(reference, "--boot", shape.refused.mode)).toBe(shape.refused.code);
+    }
+    // By its digest it is the same image, and nothing of it is fetched again.
+    expect(await prepare(`oci:${layout}@${built.root.descriptor.digest}`)).toMatchObject({
+      ...readingOf(document),
+      cached: true,
+    });
+  });
+
+  it("refuses what a shape does not offer, and tells what it does", async () => {
+    for (const shape of shapes.filter(({ name }) => /^shape (02|14)/.test(name))) {
+      const { built, reference } = await lay(shape);
+      for (const [place, { architecture, variant }] of WISHES.entries()) {
+        if (built.choices[place] !== null) continue;
+        const { stderr } = await bootshim(
+          ["prepare", reference, "--arch", architecture, "--variant", variant, "-o", "json"],
+          { root },
+        );
+        expect(JSON.parse(stderr)).toMatchObject({
+          error: {
+            code: "PLATFORM_NOT_FOUND",
+            details: { offered: [{ architecture: "amd64", digest: built.choices[0] }] },
+          },
+        });
+      }
+    }
+  });
+
+  it("shape 16: the machine's disk is writable by its group, and by nobody else", async () => {
+    const shape = shapes.find(({ name }) => name.startsWith("shape 16"));
+    if (!shape) throw new Error("There is no shape 16");
+    const { reference } = await lay(shape);
+    const { machine } = await prepare(reference, "--machine", "vm-16");
+    const [disk] = machine?.disks ?? [];
+    expect(disk).toMatchObject({ role: "rootfs", readOnly: false });
+    expect((await stat(disk?.path ?? "")).mode & 0o777).toBe(0o660);
+  });
+});
+
+describe("inspect, in a registry", () => {
+  it.each(shapes.filter(({ isPushable }) => isPushable))("$name", async ({ name, build }) => {
+    const built = build(parts);
+    const { expected, choices } = built;
+    const repository = `os/${(name.split(":")[0] ?? "").replace(" ", "-").toLowerCase()}`;
+    expect(await pushShape(`http://${registry.host}/v2/${repository}`, built)).toBe(201);
+    const { digest } = built.root.descriptor;
+    // The digest decides; the tag is only a label, and may be wrong.
+    for (const label of [built.tag, `no-such-tag@${digest}`]) {
+      const inspected = await bootshimJson(["inspect", `${registry.host}/${repository}:${label}`], { root });
+      expect(inspected).toMatchObject({
+        digest,
+        manifestDigest: choices[0],
+        layers: expected.layers,
+        commandLine: expected.commandLine ?? null,
+        notes: expected.notes,
+      });
+    }
+  });
+
+  it.each(shapes.filter(({ isPushable }) => !isPushable))(
+    "cannot be tried with $name: this registry does not take it",
+    async ({ build }) => {
+      const url = `http://${registry.host}/v2/os/refused`;
+      expect(await pushShape(url, build(parts))).toBeGreaterThanOrEqual(400);
+    },
+  );
+});

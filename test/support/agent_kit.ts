@@ -1,0 +1,26 @@
+import { join } from "node:path";
+import type { AgentContext } from "../../src/agent/agent_context.ts";
+import { ContentStore } from "../../src/content/content_store.ts";
+import { DerivedDisks } from "../../src/content/derived_disks.ts";
+import { MachineStore } from "../../src/machine/machine_store.ts";
+
+/** What the use cases are given, over real stores under `directory`; `notes` collects what the user should know. */
+export async function openAgent(
+  rootDirectory: string,
+  { notes = [], ...changes }: Partial<AgentContext> & { notes?: string[] } = {},
+): Promise<AgentContext> {
+  const content = await ContentStore.open({ rootDirectory, groupId: null });
+  return {
+    content,
+    derived: new DerivedDisks({ rootDirectory, groupId: null, content }),
+    machines: await MachineStore.open({ rootDirectory, groupId: null }),
+    rootDirectory,
+    insecureRegistries: [],
+    libvirtUri: "test:///default",
+    hostArchitecture: "amd64",
+    isRoot: false,
+    configHome: join(rootDirectory, "no-configuration"),
+    note: (message) => notes.push(message),
+    ...changes,
+  };
+}

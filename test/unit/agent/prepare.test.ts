@@ -1,0 +1,122 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { prepare } from "../../../src/agent/prepare.ts";
+import { prepareDocument } from "../../../src/agent/prepare_document.ts";
+import { fromDescriptor } from "../../../src/image/descriptor.ts";
+import { openAgent } from "../../support/agent_kit.ts";
+import { blobOf } from "../../support/blobs.ts";
+import { failureOf } from "../../support/failures.ts";
+import { writeForeignLayout } from "../../support/foreign_layout.ts";
+import { manifestDocument } from "../../support/image_documents.ts";
+import { osImage, publishLayout, randomInitramfs, randomKernel } from "../../support/os_image.ts";
+import { randomWord } from "../../support/random_word.ts";
+import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
+
+const temporary = useTemporaryDirectory();
+const WISH = {
+  architecture: "amd64",
+  variant: "virtualization",
+  pull: "missing",
+  boot: "auto",
+  firmware: "auto",
+  cmdline: undefined,
+  appends: [],
+  machine: null,
+} as const;
+
+describe("prepare without a machine", () => {
+  it("gives the whole document, and the same one when all is cached", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const word = randomWord();
+    const image = osImage({ kernel: randomKernel(), initramfs: randomInitramfs() }, {
+      commandLine: `console=ttyS0 word=${word}\n`,
+      variant: "kvm",
+    });
+    const { reference, name, index } = await publishLayout(join(temporary(), "layout"), [image]);
+    const phases: string[] = [];
+    const document = await prepare(context, { ...WISH, reference, appends: ["quiet"] }, {
+      onProgress: ({ phase }) => phases.push(phase),
+    });
+    const layers = Object.entries(image.layers).map(([role, { descriptor }]) => ({
+      role,
+      mediaType: descriptor.mediaType,
+      digest: descriptor.digest,
+      sizeBytes: descriptor.sizeBytes,
+      path: context.content.blobPath(descriptor.digest),
+    }));
+    const [kernel, initramfs] = layers;
+    const blobs = [index, image.manifest, image.config, ...Object.values(image.layers)];
+    expect(prepareDocument.parse(document)).toEqual({
+      reference: name,
+      digest: index.descriptor.digest,
+      manifestDigest: image.manifest.descriptor.digest,
+      architecture: "amd64",
+      variant: "virtualization",
+      cached: false,
+      transferredBytes: blobs.reduce((sum, { bytes }) => sum + bytes.length, 0),
+      layers,
+      boot: {
+        mode: "kernel",
+        firmware: "none",
+        kernel: kernel?.path,
+        initramfs: initramfs?.path,
+        uki: null,
+        iso: null,
+        cmdline: `console=ttyS0 word=${word} quiet`,
+        reason: expect.stringContaining("the kernel is a valid bzImage with initramfs"),
+        modes: expect.arrayContaining([{
+          mode: "kernel",
+          possible: true,
+          why: "the kernel is a valid bzImage with initramfs",
+        }]),
+      },
+      machine: null,
+    });
+    expect([phases[0], phases.at(-1), [...new Set(phases)]]).toEqual([
+      "resolving",
+      "preparing",
+      ["resolving", "pulling", "preparing"],
+    ]);
+    expect(await prepare(context, { ...WISH, reference, appends: ["quiet"] })).toEqual({
+      ...document,
+      cached: true,
+      transferredBytes: 0,
+    });
+  });
+
+  it("notes a layer that is nobody's, and goes on", async () => {
+    const notes: string[] = [];
+    const context = await openAgent(join(temporary(), "root"), { notes });
+    const kernel = blobOf(randomKernel(), { mediaType: "application/vnd.ironcore.image.kernel" });
+    const config = blobOf(new TextEncoder().encode("{}"), {
+      mediaType: "application/vnd.ironcore.image.config.v1+json",
+    });
+    const manifest = manifestDocument({
+      schemaVersion: 2,
+      config: fromDescriptor(config.descriptor),
+      layers: [
+        { ...fromDescriptor(kernel.descriptor), mediaType: "application/x-unknown" },
+        fromDescriptor(kernel.descriptor),
+      ],
+    });
+    const directory = join(temporary(), "layout");
+    await writeForeignLayout(directory, { entries: [{ ...manifest, tag: "1" }], blobs: [kernel, config] });
+    const { boot } = await prepare(context, {
+      ...WISH,
+      reference: { transport: "oci", directory, tag: "1" },
+    });
+    expect(boot.mode).toBe("kernel");
+    expect(notes).toEqual(['layer of unknown media type "application/x-unknown" is ignored']);
+  });
+
+  it("refuses before any transfer what the manifest alone shows to be impossible", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const { reference } = await publishLayout(join(temporary(), "layout"), [
+      osImage({ kernel: randomKernel() }),
+    ]);
+    const failure = await failureOf(prepare(context, { ...WISH, reference, boot: "disk" }));
+    expect(failure.code).toBe("BOOT_MODE_IMPOSSIBLE");
+    expect(await readdir(join(temporary(), "root/images/blobs/sha256"))).toEqual([]);
+  });
+});

@@ -1,0 +1,25 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { printable } from "../../../src/cli/printable.ts";
+
+describe("printable", () => {
+  it.each([
+    ["plain words, “quotes”, ümläute, 漢字, 🙂", "plain words, “quotes”, ümläute, 漢字, 🙂"],
+    ["\x1b[2J\x07", "\\u001b[2J\\u0007"],
+    ["one\r\ntwo\tthree\0", "one\\u000d\\u000atwo\\u0009three\\u0000"],
+    ["\x7f\x9b31m", "\\u007f\\u009b31m"],
+    ["line\u2028paragraph\u2029", "line\\u2028paragraph\\u2029"],
+    ["\u202egnp.exe\u2066\u200e\u061c", "\\u202egnp.exe\\u2066\\u200e\\u061c"],
+    ["half \ud800 pair", "half \ufffd pair"],
+  ])("%j becomes %j", (text, expected) => {
+    expect(printable(text)).toBe(expected);
+  });
+
+  it("leaves one line without control characters of any text, and does nothing twice", () => {
+    fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => {
+      const shown = printable(text);
+      expect(shown).not.toMatch(/[\p{Cc}\p{Cs}\u2028\u2029]/u);
+      expect(printable(shown)).toBe(shown);
+    }));
+  });
+});
