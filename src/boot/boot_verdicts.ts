@@ -148,5 +148,5 @@ function bootsBy({ hasBiosBoot, hasUefiBoot }: IsoImage): string {
 
 function neededBy(architecture: Architecture, wish: FirmwareWish): string {
   if (wish !== "auto") return `firmware "${wish}" was asked for`;
-  return architecture === "amd64" ? "must by uefi or bios" : `${architecture} machines need uefi`;
+  return `${architecture} machines need ${architecture === "amd64" ? "uefi or bios" : "uefi"}`;
 }

@@ -1,6 +1,5 @@
 import type { Architecture } from "../image/platform.ts";
 import { type ByteWindow, cannotBeTold, Fields, readPart } from "./byte_window.ts";
-import { recogniseInitramfs } from "./initramfs_content.ts";
 import { type PeFinding, readPe } from "./pe_header.ts";
 import { printableText } from "./printable_text.ts";
 import { unpackHead } from "./unpack_head.ts";
@@ -150,9 +149,4 @@ function recogniseEfi(fields: Fields, pe: PeFinding): KernelContent {
     version: null,
     commandLineLimitBytes: null,
   };
-}
-
-/** Whether {@link recogniseInitramfs} takes a file for an initramfs. */
-export async function isInitramfs(file: ByteWindow): Promise<boolean> {
-  return (await recogniseInitramfs(file)).isInitramfs;
 }

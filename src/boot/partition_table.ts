@@ -114,6 +114,7 @@ async function readGpt(file: ByteWindow, head: Part): Promise<Gpt | "unseen"> {
     return broken("its GPT header has an impossible length");
   }
   if (header.length < headerBytes) return head.isCut ? "unseen" : broken("its GPT header is cut off");
+  // The header's checksum is made with zeros in its own place: hence the copy.
   const headerSum = header.u32(16);
   header.slice(16, 4).fill(0);
   if (crc32(header.slice(0, headerBytes)) !== headerSum) {

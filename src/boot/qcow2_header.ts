@@ -46,6 +46,7 @@ export function readQcow2Header(head: Part, fileBytes: number): Qcow2Header | un
   const u32 = (at: number) => fields.u32be(at) ?? cutOff(fileBytes);
   const u64 = (at: number) => fields.u64be(at) ?? cutOff(fileBytes);
 
+  if (!fields.has(0, "QFI\xfb")) throw unsafe("magic", "it does not begin as one");
   const version = u32(4);
   if (version !== 2 && version !== 3) throw unsafe("version", `its version is ${version}, must be 2 or 3`);
   if (u64(8) !== 0) throw unsafe("backing", "it names a backing file, must stand alone");
@@ -55,6 +56,8 @@ export function readQcow2Header(head: Part, fileBytes: number): Qcow2Header | un
   }
   if (u32(32) !== 0) throw unsafe("encryption", "it is encrypted, must not be");
   if (u32(60) !== 0) throw unsafe("snapshots", `it has ${u32(60)} snapshots, must have none`);
+  // A file that had some may keep the place of their table.
+  if (u64(64) % 2 ** clusterBits !== 0) throw unsafe("snapshots", "its snapshot table lies at no cluster");
 
   const compression = version === 3 ? checkVersion3(fields, u32) : "deflate";
   const headerBytes = version === 3 ? u32(100) : 72;
@@ -125,13 +128,14 @@ function checkExtensions({ u32, end }: { u32: Read; end: number }, headerBytes: 
   let at = headerBytes;
   while (at + 8 <= end) {
     const type = u32(at);
-    if (type === EXTENSION_END) return;
+    const sizeBytes = u32(at + 4);
+    if (type === EXTENSION_END && sizeBytes === 0) return;
     const refused = REFUSED_EXTENSIONS[type];
     if (refused) throw unsafe(refused[0], `its header holds ${refused[1]}, must not`);
     if (type !== EXTENSION_FEATURE_NAMES) {
       throw unsafe("extension", `it has an unknown header extension 0x${type.toString(16)}`);
     }
-    at += 8 + Math.ceil(u32(at + 4) / 8) * 8;
+    at += 8 + Math.ceil(sizeBytes / 8) * 8;
   }
   throw unsafe("extension", "its header extensions do not end within the header");
 }

@@ -13,8 +13,6 @@ const TABLE_PIECE_BYTES = 4096;
 /** Of a compressed cluster no more is read: enough for 128 KiB from its start, more than anybody looks at. */
 const MAX_PACKED_BYTES = 160 * 1024;
 
-const TOP_BYTE = 0x01000000;
-
 /**
  * The virtual disk of a qcow2 file whose header {@link readQcow2Header} let pass. Reads table entries, the clusters asked
  * for, and nothing else; allocates what was asked for and one cluster.
@@ -126,9 +124,9 @@ export function qcow2Window(file: ByteWindow, header: Qcow2Header, options: { cu
   return { sizeBytes: virtualSizeBytes, read, obstacle: () => obstacle };
 }
 
-/** Bits 9 to 55 of an L1 entry or of a standard L2 entry. */
+/** Bits 9 to 55 of an L1 entry or of a standard L2 entry; beyond 2^53 inexact, and beyond any file anyway. */
 function hostOffset([upper, lower]: readonly [number, number]): number {
-  return (upper % TOP_BYTE) * 2 ** 32 + (lower - lower % 512);
+  return (upper % 2 ** 24) * 2 ** 32 + (lower - lower % 512);
 }
 
 function unreadable(why: string): string {

@@ -142,6 +142,14 @@ const REFUSED: readonly Refused[] = [
   ["HD07 a LUKS header", { extensions: [[0x0537be77, new Uint8Array(16)]] }, "FORMAT_UNSAFE", "encryption"],
   ["HD07 a snapshot", patched({ 60: u32(1), 64: u64(65536n) }), "FORMAT_UNSAFE", "snapshots"],
   ["HD07 65,536 snapshots", patched({ 60: u32(65536) }), "FORMAT_UNSAFE", "snapshots"],
+  ["HD07 no snapshot, in a table at no cluster", patched({ 64: u64(1n) }), "FORMAT_UNSAFE", "snapshots"],
+  [
+    "HD07 no snapshot, in a table beyond any file",
+    patched({ 64: u64(2n ** 64n - 1n) }),
+    "FORMAT_UNSAFE",
+    "snapshots",
+  ],
+  ["an end of extensions that has a length", patched({ 116: u32(8) }), "FORMAT_UNSAFE", "extension"],
   ["HD07 bitmaps", { extensions: [[0x23852875, new Uint8Array(24)]] }, "FORMAT_UNSAFE", "bitmaps"],
   ["an unknown extension", { extensions: [[0x12345678, "x"]] }, "FORMAT_UNSAFE", "extension"],
   [

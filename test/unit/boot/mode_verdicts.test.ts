@@ -332,7 +332,7 @@ describe("modeVerdicts", () => {
       { iso: iso(false, false) },
       "auto",
       false,
-      "the ISO image boots by nothing, must by uefi or bios",
+      "the ISO image boots by nothing, amd64 machines need uefi or bios",
     ],
     [
       "one for bios on arm64",
