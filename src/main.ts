@@ -72,9 +72,17 @@ async function openContext(settings: Settings, note: (message: string) => void):
   };
 }
 
+/** One Ctrl-C may arrive as several signals; only what comes later than this is asking again. */
+const PATIENCE_MS = 1000;
 const stop = new AbortController();
+let stoppedMs = 0;
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(name, () => stop.abort(new ShimError("CANCELLED", `Cannot finish: ${name} was received`)));
+  process.on(name, () => {
+    // Asked again after a while: whoever asks will not wait for a call that hangs. QEMU and qemu-img end with us.
+    if (stop.signal.aborted && performance.now() - stoppedMs > PATIENCE_MS) process.exit(130);
+    if (!stop.signal.aborted) stoppedMs = performance.now();
+    stop.abort(new ShimError("CANCELLED", `Cannot finish: ${name} was received`));
+  });
 }
 
 process.exitCode = await runProgram(process.argv.slice(2), {

@@ -1,9 +1,11 @@
-import { resolve } from "node:path";
+import { realpath } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { writeArchive } from "../content/archive_writer.ts";
 import { writeLayout } from "../content/layout_writer.ts";
 import { REF_NAME } from "../content/reference_index.ts";
 import { toRefName } from "../content/reference_name.ts";
 import { ShimError } from "../errors.ts";
+import { errnoOf, toIoError } from "../host/io_error.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import { type Offer, statementOf } from "../image/offer.ts";
@@ -49,6 +51,33 @@ export type ExportedLayout = {
 };
 
 /**
+ * Through whatever links: what is written below the root would be taken for the cache's own, or destroy it.
+ *
+ * @throws {ShimError} REQUEST_INVALID
+ */
+async function requireOutside(context: AgentContext, path: string): Promise<void> {
+  const root = await realpath(context.rootDirectory);
+  const place = await realpathOfNearest(path);
+  if (place !== root && !place.startsWith(`${root}/`)) return;
+  throw new ShimError(
+    "REQUEST_INVALID",
+    `Cannot export to "${path}": it lies in the cache "${root}", must be outside`,
+  );
+}
+
+/** The real path of what is there already: the target itself, or the nearest folder above it. */
+async function realpathOfNearest(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT" || dirname(path) === path) {
+      throw toIoError(error, { action: "export", path });
+    }
+    return await realpathOfNearest(dirname(path));
+  }
+}
+
+/**
  * Writes cached images into an image layout, folder or archive, that every other tool can read. Of an index, those
  * manifests go along that are complete in the cache; the index itself stays as it is, because its digest is the image's
  * identity. Every byte is verified on the way.
@@ -63,9 +92,7 @@ export async function exportImages(
   options: OperationOptions = {},
 ): Promise<ExportedLayout> {
   const target = { ...wish.target, path: resolve(wish.target.path) };
-  if (target.path === context.content.layoutDirectory) {
-    throw new ShimError("REQUEST_INVALID", `Cannot export to "${target.path}": it is the cache itself`);
-  }
+  await requireOutside(context, target.path);
   const images = new Map<string, ExportedImage>();
   for (const reference of wish.references) {
     const image = await gatherImage(context, reference, wish);

@@ -26,9 +26,12 @@ export type InspectedImage = {
     readonly sizeBytes: number;
     readonly isCached: boolean;
   }[];
+  /** As the image states it; a cmdline layer comes before the configuration. */
   readonly commandLine: string | null;
-  /** Told from the first bytes of each layer; those of a layer that is not cached are not verified yet. */
+  /** What `prepare` would find in the layers; see {@link modesVerified}. */
   readonly modes: readonly ModeVerdict[];
+  /** False when a layer is not cached: then the modes come from its first 64 KiB, which nobody has checked yet. */
+  readonly modesVerified: boolean;
   readonly notes: readonly string[];
 };
 
@@ -71,8 +74,9 @@ async function describeImage(
     })),
     manifestDigest: image.chosen.descriptor.digest,
     layers,
-    commandLine: image.config.commandLine ?? null,
+    commandLine: await statedCommandLine(context, image, signal) ?? image.config.commandLine ?? null,
     modes: await verdictsOf(context, image, { wish, signal }),
+    modesVerified: layers.every((layer) => layer.isCached),
     notes: image.notes,
   };
 }
@@ -112,4 +116,21 @@ async function readHead(
   }
   if (!image.source) return new Uint8Array();
   return await (await image.source()).readHead(descriptor, HEAD_BYTES, { signal });
+}
+
+/** What the image's cmdline layer says, which is stronger than its configuration; undefined when it has none. */
+async function statedCommandLine(
+  context: AgentContext,
+  image: ResolvedImage,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
+  const layer = image.layers.find((each) => each.role === "cmdline");
+  if (!layer) return undefined;
+  const isCached = await context.content.hasBlob(layer.descriptor);
+  if (!isCached && !image.source) return undefined;
+  const source = isCached ? undefined : await image.source?.();
+  const bytes = source
+    ? await source.fetchSmallBlob(layer.descriptor, { signal })
+    : (await context.content.readDocument(layer.descriptor)).bytes;
+  return new TextDecoder().decode(bytes);
 }

@@ -30,54 +30,67 @@ export async function listMachines(context: AgentContext): Promise<ListedMachine
 }
 
 /**
- * Gives a machine up: its definition in libvirt first, then its folder with disk, NVRAM and logs.
+ * Gives a machine up: its definition in libvirt first, then its folder with disk, NVRAM and logs. A machine whose record
+ * or disk is damaged can be given up, too.
  *
- * @throws {ShimError} MACHINE_NOT_FOUND; IN_USE while a guest runs on it, under libvirt or by hand
+ * @throws {ShimError} MACHINE_NOT_FOUND; IN_USE while a guest runs on it, under libvirt or with its disk open
  */
 export async function releaseMachine(
   context: AgentContext,
   id: string,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ id: string }> {
-  const machine = await requireMachine(context, id);
-  await undefineIfKnown(context, machine);
-  for (const disk of machine.disks) if (!disk.readOnly) await requireUnused(machine, disk.path);
-  await context.machines.remove(parseMachineId(id), options);
+  const machineId = parseMachineId(id);
+  const machine = await readUnlessDamaged(context, id);
+  await undefineIfKnown(context, { id, machine });
+  for (const disk of machine?.disks ?? []) if (!disk.readOnly) await requireUnused(id, disk.path);
+  await context.machines.remove(machineId, options);
   return { id };
 }
 
+/** Null for a machine that is there, but whose record cannot be read. */
+async function readUnlessDamaged(context: AgentContext, id: string): Promise<MachineDocument | null> {
+  try {
+    return await requireMachine(context, id);
+  } catch (error) {
+    if (!(error instanceof ShimError) || error.code !== "CACHE_LAYOUT_INVALID") throw error;
+    context.note(error.message);
+    return null;
+  }
+}
+
+type Known = { readonly id: string; readonly machine: MachineDocument | null };
+
 /** A host without libvirt can have no definition; a guest that QEMU runs directly is found by {@link requireUnused}. */
-async function undefineIfKnown(context: AgentContext, machine: MachineDocument): Promise<void> {
+async function undefineIfKnown(context: AgentContext, { id, machine }: Known): Promise<void> {
   try {
     await withLibvirt(context, async (connection) => {
-      const status = await findOwnDomain(connection, machine);
+      // Without a record nobody knows whose the domain of that name is: it may hold the folder, but is not ours to undefine.
+      const status = machine ? await findOwnDomain(connection, machine) : await connection.findDomain(id);
       if (!status) return;
       requireInactive(status);
-      await connection.undefineDomain(machine.id);
+      if (machine) await connection.undefineDomain(id);
     });
   } catch (error) {
     const isAbsent = error instanceof ShimError &&
       (error.code === "HYPERVISOR_UNAVAILABLE" || error.code === "HYPERVISOR_LIBRARY_MISSING");
     if (!isAbsent) throw error;
     context.note(
-      `libvirt does not answer, so a definition of machine "${machine.id}" may be left there: ${error.message}`,
+      `libvirt does not answer, so a definition of machine "${id}" may be left there: ${error.message}`,
     );
   }
 }
 
-/** QEMU locks the disks it writes; qemu-img asks for that lock. */
-async function requireUnused(machine: MachineDocument, path: string): Promise<void> {
+/** QEMU locks the disks it writes; qemu-img asks for that lock. A disk that is missing or broken is in nobody's use. */
+async function requireUnused(id: string, path: string): Promise<void> {
   try {
     await inspectImage(path, { format: "qcow2" });
   } catch (error) {
-    if (!(error instanceof ShimError) || !/\block\b/.test(error.message)) throw error;
-    throw new ShimError(
-      "IN_USE",
-      `Cannot release machine "${machine.id}": a running QEMU holds its disk "${path}"`,
-      {
-        cause: error,
-        details: { id: machine.id, path, remedy: "stop that guest first" },
-      },
-    );
+    if (!(error instanceof ShimError) || error.code !== "QEMU_FAILED") throw error;
+    if (!/Failed to get (?:shared )?"\w[\w ]*" lock/.test(error.message)) return;
+    throw new ShimError("IN_USE", `Cannot release machine "${id}": a running QEMU holds its disk "${path}"`, {
+      cause: error,
+      details: { id, path, remedy: "stop that guest first" },
+    });
   }
 }

@@ -9,6 +9,7 @@ import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts"
 import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
 import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
+import { describeIssues } from "../image/json_document.ts";
 import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
 import { createOverlay } from "../qemu/qemu_img.ts";
@@ -64,12 +65,22 @@ export async function prepareMachine(
   return documentOf(record);
 }
 
-/** The document that `prepare` gave for a machine, read from its record. */
+/**
+ * The document that `prepare` gave for a machine, read from its record.
+ *
+ * @throws {ShimError} CACHE_LAYOUT_INVALID when the record was changed to hold something else
+ */
 export function documentOf(record: MachineRecord): MachineDocument {
-  return machineDocument.parse(record.document);
+  const parsed = machineDocument.safeParse(record.document);
+  if (parsed.success) return parsed.data;
+  throw new ShimError(
+    "CACHE_LAYOUT_INVALID",
+    `Cannot use the record of machine "${record.id}": ${describeIssues(parsed.error)}`,
+    { cause: parsed.error, details: { remedy: `give the machine up with: bootshim release ${record.id}` } },
+  );
 }
 
-/** Everything that makes one machine differ from another; what may change without harm (a tag's new meaning) is not in it. */
+/** Everything that makes one machine differ from another, the manifest it was made from among it. */
 function recordedWishes({ pulled, wish, machine }: Parts): MachineRecord["wishes"] {
   return {
     manifestDigest: pulled.image.chosen.descriptor.digest,

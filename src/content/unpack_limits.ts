@@ -79,7 +79,7 @@ export class UnpackMeter {
         "NO_SPACE",
         `Cannot unpack the disk layer: ${availableBytes} bytes were free, ${reserveBytes} bytes must stay free, ` +
           `at least ${this.#contentBytes} bytes are needed`,
-        { details: { remedy: "free space there, or run `bootshim gc`", availableBytes, reserveBytes } },
+        { details: { remedy: "free space there, or choose another --root", availableBytes, reserveBytes } },
       );
     }
   }

@@ -23,7 +23,7 @@ export async function requireFreeSpace(path: string, options: FreeSpaceOptions):
     `Cannot ${action}: ${availableBytes} bytes are free at "${path}", ${sizeBytes} bytes are needed`,
     {
       details: {
-        remedy: "free space there, or run `bootshim gc`",
+        remedy: "free space there, or choose another --root",
         path,
         availableBytes,
         neededBytes: sizeBytes,

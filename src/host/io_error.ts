@@ -9,12 +9,12 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   ENOSPC: {
     code: "NO_SPACE",
     words: "no space is left on its file system",
-    remedy: "free space or inodes there, or run `bootshim gc`",
+    remedy: "free space or inodes there, or choose another --root",
   },
   EDQUOT: {
     code: "NO_SPACE",
     words: "the disk quota is used up",
-    remedy: "raise the quota, or run `bootshim gc`",
+    remedy: "raise the quota, or choose another --root",
   },
   EMFILE: {
     code: "BUSY",

@@ -137,7 +137,7 @@ export async function createOverlay(overlay: Overlay, options: QemuImgOptions = 
 
 /**
  * Checks that an overlay is what it was made as: its backing file by absolute path and format, one level deep, no data
- * elsewhere, its size. For a new overlay, and again before each start.
+ * elsewhere, its size. For whoever is about to hand it to a guest.
  *
  * @throws {ShimError} CONTENT_CORRUPT when anything differs; FORMAT_UNSAFE when the backing image does not stand alone
  * @throws {ShimError} QEMU_FAILED, HYPERVISOR_UNAVAILABLE, HYPERVISOR_TIMEOUT, CANCELLED
@@ -207,17 +207,28 @@ function requireAbsolute(path: string): void {
   );
 }
 
-function runQemuImg(
+async function runQemuImg(
   args: readonly string[],
   { action, signal, run = captureProgram }: QemuImgOptions & { readonly action: string },
 ): Promise<string> {
-  return run(["qemu-img", ...args], {
-    action,
-    signal,
-    timeoutMs: TIMEOUT_MS,
-    maxOutputBytes: MAX_OUTPUT_BYTES,
-    limits: LIMITS,
-  });
+  try {
+    return await run(["qemu-img", ...args], {
+      action,
+      signal,
+      timeoutMs: TIMEOUT_MS,
+      maxOutputBytes: MAX_OUTPUT_BYTES,
+      limits: LIMITS,
+    });
+  } catch (error) {
+    // Its exit status is 1 whatever happened; the words are libc's, in the language we set.
+    const isFull = error instanceof ShimError && error.code === "QEMU_FAILED" &&
+      error.message.includes("No space left on device");
+    if (!isFull) throw error;
+    throw new ShimError("NO_SPACE", `Cannot ${action}: no space is left on its file system`, {
+      cause: error,
+      details: { remedy: "free space there, or choose another --root" },
+    });
+  }
 }
 
 function parseJson(text: string): unknown {

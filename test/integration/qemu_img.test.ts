@@ -258,3 +258,16 @@ describe("inspectImage", () => {
     },
   );
 });
+
+it("DC11 a full disk: createOverlay says NO_SPACE and leaves nothing", async () => {
+  const full = join(folder, "full");
+  await mkdir(full);
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", full]);
+  try {
+    const path = join(full, "disk.qcow2");
+    await expect(create({ path })).rejects.toMatchObject({ code: "NO_SPACE" });
+    expect(await readdir(full)).toEqual([]);
+  } finally {
+    execFileSync("umount", [full]);
+  }
+});

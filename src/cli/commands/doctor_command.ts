@@ -16,7 +16,7 @@ export function registerDoctor(program: Command, composition: Composition): void
     if (failed.length > 0) {
       throw new ShimError(
         "HYPERVISOR_UNAVAILABLE",
-        `Cannot boot guests on this host: ${failed.join(", ")} failed, must be ok`,
+        `Cannot vouch for this host: ${failed.join(", ")} failed, must be ok`,
         { details: { failed } },
       );
     }

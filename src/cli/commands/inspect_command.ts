@@ -54,6 +54,9 @@ function formatInspected(image: InspectedImage): string {
     formatColumns(["", "ARCHITECTURE", "OS", "VARIANT", "MANIFEST"], entries) + "\n",
     formatColumns(["ROLE", "SIZE", "DIGEST", "CACHE", "MEDIA TYPE"], layers) + "\n",
     formatColumns(["BOOT", "POSSIBLE", "WHY"], modes),
+    image.modesVerified
+      ? ""
+      : "note: the modes were told from the first 64 KiB of layers, not yet verified; prepare decides again\n",
     ...image.notes.map((note) => `note: ${printable(note)}\n`),
   ].join("");
 }

@@ -65,6 +65,7 @@ async function makeImage() {
       { mode: "uki", possible: false, why: expect.any(String) },
       { mode: "iso", possible: false, why: expect.any(String) },
     ],
+    modesVerified: isCached,
     notes: [],
   });
   return { ...layout, expected };

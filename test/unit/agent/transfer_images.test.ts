@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { AgentContext } from "../../../src/agent/agent_context.ts";
@@ -126,6 +126,20 @@ describe.each([["an archive", archive], ["a folder", folder]])(
 );
 
 describe("exportImages", () => {
+  it.each(["images", "images/below", "elsewhere"])(
+    "refuses a place in the cache, through a link too: %s",
+    async (name) => {
+      const { context, reference } = await cacheWith();
+      await symlink(context.rootDirectory, at("link"));
+      const before = await listImages(context);
+      const target: LayoutLocation = { transport: "oci", path: at(`link/${name}`) };
+      expect(await codeOf(exportImages(context, { references: [reference], target }))).toBe(
+        "REQUEST_INVALID",
+      );
+      expect(await listImages(context)).toEqual(before);
+    },
+  );
+
   it("leaves out what is not complete, and keeps the index and with it the digest", async () => {
     const { context, reference, images, index } = await cacheWith(ALL, [ALL[1]]);
     const { images: [exported] } = await exportImages(context, {

@@ -323,7 +323,7 @@ describe("limits", () => {
     expect(message).toMatch(
       /^Cannot unpack the disk layer: 67118864 bytes were free, 67108864 bytes must stay free, at least \d+ bytes are needed$/,
     );
-    expect(details.remedy).toBe("free space there, or run `bootshim gc`");
+    expect(details.remedy).toBe("free space there, or choose another --root");
     const kit = await openDerivedDisks(root(), {
       fileSystem: { ...nodeFileSystem, availableBytes: () => Promise.resolve(64 * MIB) },
     });
