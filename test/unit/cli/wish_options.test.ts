@@ -18,7 +18,7 @@ import { refusalOf } from "../../support/failures.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();
-const ENVIRONMENT = { isRoot: false, homeDirectory: "/home/x", variables: {}, workingDirectory: "/work" };
+const ENVIRONMENT = { isRoot: false, homeDirectory: "/home/x", variables: {}, workingDirectory: "/here" };
 const UUID = "123E4567-E89B-42D3-A456-426614174000";
 
 /** A command with every option, after it has read `argv`. */
@@ -33,10 +33,10 @@ const machine = (...argv: string[]) => machineWishesOf(readOptions(parsed(...arg
 
 describe("readReference", () => {
   it.each([
-    ["oci:layout:1", { transport: "oci", directory: "/work/layout", tag: "1" }],
+    ["oci:layout:1", { transport: "oci", directory: "/here/layout", tag: "1" }],
     ["oci:../layout:1", { transport: "oci", directory: "/layout", tag: "1" }],
     ["oci:/abs/layout:1", { transport: "oci", directory: "/abs/layout", tag: "1" }],
-    ["oci-archive:image.tar:1", { transport: "oci-archive", file: "/work/image.tar", tag: "1" }],
+    ["oci-archive:image.tar:1", { transport: "oci-archive", file: "/here/image.tar", tag: "1" }],
     ["docker://h.example/os/x:1", { transport: "docker", host: "h.example", repository: "os/x", tag: "1" }],
   ])("reads %s", (text, reference) => {
     expect(readReference(text, ENVIRONMENT)).toEqual(reference);
