@@ -15,6 +15,7 @@ import { ShimError } from "./errors.ts";
 import { qemuGroupId } from "./host/qemu_group.ts";
 import { architectureOf } from "./image/platform.ts";
 import { MachineStore } from "./machine/machine_store.ts";
+import { Registries } from "./registry/registries.ts";
 
 const isRoot = process.geteuid?.() === 0;
 
@@ -63,7 +64,7 @@ async function openContext(settings: Settings, note: (message: string) => void):
     derived: new DerivedDisks({ rootDirectory, groupId, content }),
     machines: await MachineStore.open({ rootDirectory, groupId }),
     rootDirectory,
-    insecureRegistries: settings.insecureRegistries,
+    registries: new Registries({ insecureHosts: settings.insecureRegistries }),
     libvirtUri: settings.libvirtUri,
     hostArchitecture,
     isRoot,

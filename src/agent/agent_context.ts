@@ -9,6 +9,7 @@ import type { ContentStore } from "../content/content_store.ts";
 import type { DerivedDisks } from "../content/derived_disks.ts";
 import type { Architecture } from "../image/platform.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
+import type { Registries } from "../registry/registries.ts";
 
 /** What every use case is given. Opened once by the composition root. */
 export type AgentContext = {
@@ -17,7 +18,8 @@ export type AgentContext = {
   readonly derived: DerivedDisks;
   readonly machines: MachineStore;
   readonly rootDirectory: string;
-  readonly insecureRegistries: readonly string[];
+  /** Closed by whoever opened the context, when the process ends. */
+  readonly registries: Registries;
   readonly libvirtUri: string;
   readonly hostArchitecture: Architecture;
   readonly isRoot: boolean;

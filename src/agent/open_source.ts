@@ -61,7 +61,7 @@ export async function withRegistry<T>(
   { host, repository }: { readonly host: string; readonly repository: string },
   body: (client: RegistryClient) => Promise<T>,
 ): Promise<T> {
-  const client = new RegistryClient({ host, repository, insecureHosts: context.insecureRegistries });
+  const client = new RegistryClient({ host, repository, registries: context.registries });
   try {
     return await body(client);
   } finally {

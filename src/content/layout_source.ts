@@ -5,7 +5,7 @@ import { type FileSystem, nodeFileSystem } from "../host/file_system.ts";
 import { toIoError, withIoErrors } from "../host/io_error.ts";
 import { type Descriptor, descriptorJson, requireAtMost, toDescriptor } from "../image/descriptor.ts";
 import { type Digest, parseDigest } from "../image/digest.ts";
-import type { FetchOptions, ImageSource, VerifiedDocument } from "../image/image_source.ts";
+import type { FetchOptions, ImageSource, OpenBlobOptions, VerifiedDocument } from "../image/image_source.ts";
 import { describeIssues, MAX_DOCUMENT_BYTES, parseJsonDocument } from "../image/json_document.ts";
 import { isIndexType, isManifestType, OCI_INDEX, OCI_MANIFEST } from "../image/media_type.ts";
 import { isLayoutName } from "../image/reference.ts";
@@ -120,15 +120,17 @@ export class LayoutSource implements ImageSource {
    *
    * @throws {ShimError} IMAGE_NOT_FOUND, CONTENT_CORRUPT, CANCELLED, BUSY, IO_ERROR
    */
-  async openBlob(descriptor: Descriptor, options: FetchOptions = {}): Promise<ReadableStream<Uint8Array>> {
+  async openBlob(descriptor: Descriptor, options: OpenBlobOptions = {}): Promise<ReadableStream<Uint8Array>> {
     const { digest, sizeBytes } = descriptor;
+    const { startByte = 0 } = options;
     const context = this.#context(digest);
     const beforeRead = () => throwIfAborted(digest, options.signal);
     const translate = (error: unknown) => toIoError(error, context);
     return await withIoErrors(context, async () => {
       beforeRead();
       return streamBlob(await this.#files.openBlob(digest), {
-        maxBytes: sizeBytes + 1,
+        startByte,
+        maxBytes: sizeBytes + 1 - startByte,
         beforeRead,
         translate,
       });

@@ -6,6 +6,11 @@ export type VerifiedDocument = { readonly descriptor: Descriptor; readonly bytes
 
 export type FetchOptions = { readonly signal?: AbortSignal | undefined };
 
+export type OpenBlobOptions = FetchOptions & {
+  /** Where in the blob to begin; default 0. Less than the blob's size, or 0. */
+  readonly startByte?: number | undefined;
+};
+
 /**
  * Where an image comes from: a registry or an image layout on disk. Both speak these verbs, and neither knows the
  * other; `agent/` copies between a source and the content store.
@@ -33,10 +38,11 @@ export interface ImageSource {
   fetchSmallBlob(descriptor: Descriptor, options?: FetchOptions): Promise<Uint8Array>;
 
   /**
-   * A layer's bytes as they arrive, at most `sizeBytes` (a source that only finds out later gives one more). NOT verified: only the content store's ingest may
-   * consume them, because only it compares and then commits or discards.
+   * A layer's bytes as they arrive, from `startByte` to the end (a source that only finds out later gives one more).
+   * NOT verified: only the content store's ingest may consume them, because only it compares and then commits or
+   * discards.
    */
-  openBlob(descriptor: Descriptor, options?: FetchOptions): Promise<ReadableStream<Uint8Array>>;
+  openBlob(descriptor: Descriptor, options?: OpenBlobOptions): Promise<ReadableStream<Uint8Array>>;
 
   /**
    * A layer's first bytes, NOT verified: enough to say how an image would boot, never to boot it.

@@ -2,8 +2,7 @@ import { ShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { FetchOptions } from "../image/image_source.ts";
 import { parseContentRange } from "./content_range.ts";
-import { blobUrl } from "./endpoint.ts";
-import { sendFollowing } from "./redirect.ts";
+import { blobPath } from "./endpoint.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, withAttempts } from "./resume.ts";
@@ -24,9 +23,9 @@ export async function readHead(
   if (length === 0) return new Uint8Array();
   const action = `look at blob "${descriptor.digest}" of "${repository.endpoint.name}"`;
   return await withAttempts(new Attempts(repository.limits, signal), async () => {
-    const response = await sendFollowing(repository.transport, {
+    const response = await repository.fetch({
       method: "GET",
-      url: blobUrl(repository.endpoint, descriptor.digest),
+      path: blobPath(descriptor.digest),
       headers: { range: `bytes=0-${length - 1}` },
       action,
       signal,

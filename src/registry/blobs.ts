@@ -1,10 +1,9 @@
 import { ShimError } from "../errors.ts";
 import { type Descriptor, requireAtMost } from "../image/descriptor.ts";
-import type { FetchOptions } from "../image/image_source.ts";
+import type { FetchOptions, OpenBlobOptions } from "../image/image_source.ts";
 import { verifyBytes } from "../image/verification.ts";
 import { parseContentRange } from "./content_range.ts";
-import { blobUrl } from "./endpoint.ts";
-import { sendFollowing } from "./redirect.ts";
+import { blobPath } from "./endpoint.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, type BlobPart, resumeBlob, withAttempts } from "./resume.ts";
@@ -24,11 +23,11 @@ const MAX_SMALL_BLOB_BYTES = 4 * 1024 * 1024;
 export async function openBlob(
   repository: Repository,
   descriptor: Descriptor,
-  options: FetchOptions = {},
+  options: OpenBlobOptions = {},
 ): Promise<ReadableStream<Uint8Array>> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
-  const chunks = await openChunks(repository, descriptor, { signal });
+  const chunks = await openChunks(repository, descriptor, { ...options, signal });
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       const step = await chunks.next();
@@ -58,19 +57,19 @@ export async function fetchSmallBlob(
 async function openChunks(
   repository: Repository,
   descriptor: Descriptor,
-  { signal }: FetchOptions,
+  { signal, startByte = 0 }: OpenBlobOptions,
 ): Promise<AsyncGenerator<Uint8Array>> {
   const { sizeBytes } = descriptor;
   const action = `fetch blob "${descriptor.digest}" of "${repository.endpoint.name}"`;
   const attempts = new Attempts(repository.limits, signal);
   const open = (offsetBytes: number) => openPart(repository, descriptor, { offsetBytes, action, signal });
-  const first = await withAttempts(attempts, () => open(0));
-  return resumeBlob({ first, open, sizeBytes, attempts, action });
+  const first = await withAttempts(attempts, () => open(startByte));
+  return resumeBlob({ first, open, startByte, sizeBytes, attempts, action });
 }
 
 /** Always asks the registry, never the storage it redirects to: a signed URL may have expired meanwhile. */
 async function openPart(
-  { endpoint, transport }: Repository,
+  repository: Repository,
   { digest, sizeBytes }: Descriptor,
   { offsetBytes, action, signal }: {
     readonly offsetBytes: number;
@@ -78,9 +77,9 @@ async function openPart(
     readonly signal: AbortSignal | undefined;
   },
 ): Promise<BlobPart> {
-  const response = await sendFollowing(transport, {
+  const response = await repository.fetch({
     method: "GET",
-    url: blobUrl(endpoint, digest),
+    path: blobPath(digest),
     // Some registries answer 416 to a range without an end.
     headers: offsetBytes === 0 ? {} : { range: `bytes=${offsetBytes}-${sizeBytes - 1}` },
     action,

@@ -5,8 +5,7 @@ import type { FetchOptions, VerifiedDocument } from "../image/image_source.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { DOCUMENT_TYPES } from "../image/media_type.ts";
 import { hashBytes, verifyBytes } from "../image/verification.ts";
-import { digestIn, manifestUrl } from "./endpoint.ts";
-import { sendFollowing } from "./redirect.ts";
+import { digestIn, manifestPath } from "./endpoint.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, withAttempts } from "./resume.ts";
@@ -60,13 +59,13 @@ function getDocument(
   const action = actionOf(repository, tagOrDigest);
   const request = {
     method: "GET",
-    url: manifestUrl(repository.endpoint, tagOrDigest),
+    path: manifestPath(repository.endpoint, tagOrDigest),
     headers: { accept: DOCUMENT_TYPES.join(", ") },
     action,
     signal,
   } as const;
   return withAttempts(new Attempts(repository.limits, signal), async () => {
-    const response = await sendFollowing(repository.transport, request);
+    const response = await repository.fetch(request);
     if (response.status !== 200) throw await responseError(response, action);
     try {
       return await readDocument(response, action);

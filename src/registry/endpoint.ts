@@ -55,7 +55,7 @@ function isLoopback(host: string): boolean {
  * @throws {ShimError} REFERENCE_INVALID when it is no tag; MANIFEST_INVALID, DIGEST_UNSUPPORTED when it is a broken
  *   digest: neither may become a path
  */
-export function manifestUrl(endpoint: Endpoint, tagOrDigest: string): URL {
+export function manifestPath(endpoint: Endpoint, tagOrDigest: string): string {
   const digest = digestIn(tagOrDigest);
   if (digest === undefined && !TAG.test(tagOrDigest)) {
     throw new ShimError(
@@ -65,7 +65,7 @@ export function manifestUrl(endpoint: Endpoint, tagOrDigest: string): URL {
       }: it is neither a tag nor a digest`,
     );
   }
-  return new URL(`manifests/${tagOrDigest}`, endpoint.baseUrl);
+  return `manifests/${tagOrDigest}`;
 }
 
 /** The digest, when the word is one; a tag cannot hold a colon. */
@@ -73,8 +73,8 @@ export function digestIn(tagOrDigest: string): Digest | undefined {
   return tagOrDigest.includes(":") ? parseDigest(tagOrDigest) : undefined;
 }
 
-export function blobUrl(endpoint: Endpoint, digest: Digest): URL {
-  return new URL(`blobs/${digest}`, endpoint.baseUrl);
+export function blobPath(digest: Digest): string {
+  return `blobs/${digest}`;
 }
 
 export function uploadsUrl(endpoint: Endpoint): URL {

@@ -2,29 +2,28 @@ import { ShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { FetchOptions, VerifiedDocument } from "../image/image_source.ts";
 import { statedDigest } from "./documents.ts";
-import { blobUrl, manifestUrl } from "./endpoint.ts";
-import { sendFollowing } from "./redirect.ts";
+import { blobPath, manifestPath } from "./endpoint.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, withAttempts } from "./resume.ts";
-import type { RegistryRequest, RegistryResponse, Transport } from "./transport.ts";
+import type { RegistryRequest, RegistryResponse } from "./transport.ts";
 
 /** @throws {ShimError} as every answer that is neither yes nor no */
 export function hasBlob(
-  { endpoint, transport, limits }: Repository,
+  { endpoint, limits, send }: Repository,
   descriptor: Descriptor,
   { signal }: FetchOptions = {},
 ): Promise<boolean> {
   const action = `look for blob "${descriptor.digest}" in "${endpoint.name}"`;
   const request = {
     method: "HEAD",
-    url: blobUrl(endpoint, descriptor.digest),
+    url: new URL(blobPath(descriptor.digest), endpoint.baseUrl),
     headers: {},
     action,
     signal,
   } as const;
   return withAttempts(new Attempts(limits, signal), async () => {
-    const response = await sendFollowing(transport, request);
+    const response = await send(request);
     if (response.status !== 200 && response.status !== 404) throw await responseError(response, action);
     response.discard();
     return response.status === 200;
@@ -38,15 +37,15 @@ export function hasBlob(
  * @see https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-manifests
  */
 export async function pushDocument(
-  { endpoint, transport, limits }: Repository,
+  { endpoint, limits, send }: Repository,
   { descriptor, bytes }: VerifiedDocument,
   { tagOrDigest, signal }: FetchOptions & { readonly tagOrDigest: string },
 ): Promise<void> {
   const action = `push manifest "${tagOrDigest}" to "${endpoint.name}"`;
   await withAttempts(new Attempts(limits, signal), async () => {
-    const response = await sendExpecting(201, transport, {
+    const response = await sendExpecting(201, send, {
       method: "PUT",
-      url: manifestUrl(endpoint, tagOrDigest),
+      url: new URL(manifestPath(endpoint, tagOrDigest), endpoint.baseUrl),
       headers: { "content-type": descriptor.mediaType },
       body: bytes,
       action,
@@ -59,10 +58,10 @@ export async function pushDocument(
 /** Uploads are not redirected: a body can be sent once, and to nobody else than the one we meant. */
 export async function sendExpecting(
   status: number,
-  transport: Transport,
+  send: Repository["send"],
   request: RegistryRequest,
 ): Promise<RegistryResponse> {
-  const response = await transport.send(request);
+  const response = await send(request);
   if (response.status !== status) throw await responseError(response, request.action);
   response.discard();
   return response;

@@ -17,6 +17,7 @@ import type {
   FetchOptions,
   ImageDestination,
   ImageSource,
+  OpenBlobOptions,
   OpenContent,
   PushBlobOptions,
   VerifiedDocument,
@@ -25,30 +26,28 @@ import type { RegistryReference } from "../image/reference.ts";
 import { readHead } from "./blob_head.ts";
 import { fetchSmallBlob, openBlob } from "./blobs.ts";
 import { fetchDocument, resolveDocument } from "./documents.ts";
-import { endpointOf } from "./endpoint.ts";
-import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
 import { hasBlob, pushDocument } from "./push.ts";
+import { Registries, type RegistrySettings } from "./registries.ts";
 import type { Repository } from "./repository.ts";
-import { Transport } from "./transport.ts";
 import { pushBlob } from "./upload.ts";
 
-export type RegistryClientOptions = Pick<RegistryReference, "host" | "repository"> & {
-  /** Hosts, as references spell them, that may be spoken to in plain HTTP although they are not loopback. */
-  readonly insecureHosts?: readonly string[];
-  readonly limits?: Partial<RegistryLimits>;
-};
+export type RegistryClientOptions =
+  & Pick<RegistryReference, "host" | "repository">
+  & RegistrySettings
+  & {
+    /** What all clients of this process share; whoever made it closes it. Default: a set of one's own. */
+    readonly registries?: Registries;
+  };
 
-/** One repository. Owns its connections: {@link RegistryClient.close} it. */
+/** One repository. {@link RegistryClient.close} it. */
 export class RegistryClient implements ImageSource, ImageDestination {
   readonly #repository: Repository;
+  readonly #own: Registries | undefined;
 
-  constructor({ insecureHosts = [], limits: changed = {}, ...reference }: RegistryClientOptions) {
-    const limits = { ...DEFAULT_LIMITS, ...changed };
-    this.#repository = {
-      endpoint: endpointOf(reference, insecureHosts),
-      transport: new Transport(limits),
-      limits,
-    };
+  constructor({ host, repository, registries, ...settings }: RegistryClientOptions) {
+    const shared = registries ?? new Registries(settings);
+    this.#own = registries ? undefined : shared;
+    this.#repository = shared.repository({ host, repository });
   }
 
   resolve(tagOrDigest: string | Digest, options?: FetchOptions): Promise<VerifiedDocument> {
@@ -63,7 +62,7 @@ export class RegistryClient implements ImageSource, ImageDestination {
     return fetchSmallBlob(this.#repository, descriptor, options);
   }
 
-  openBlob(descriptor: Descriptor, options?: FetchOptions): Promise<ReadableStream<Uint8Array>> {
+  openBlob(descriptor: Descriptor, options?: OpenBlobOptions): Promise<ReadableStream<Uint8Array>> {
     return openBlob(this.#repository, descriptor, options);
   }
 
@@ -91,9 +90,9 @@ export class RegistryClient implements ImageSource, ImageDestination {
     return pushDocument(this.#repository, document, { ...options, tagOrDigest });
   }
 
-  /** Cancels what is under way and closes all connections. */
-  close(): Promise<void> {
-    return this.#repository.transport.close();
+  /** Cancels what is under way and closes all connections that are its own. */
+  async close(): Promise<void> {
+    await this.#own?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

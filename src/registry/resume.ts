@@ -75,15 +75,17 @@ export async function withAttempts<T>(attempts: Attempts, operation: () => Promi
  * A blob's bytes in order, each once, whatever number of connections they take. What was delivered is not fetched
  * again, nor compared: whoever ingests the blob hashes all of it.
  *
- * @param first the already open answer that starts at byte 0
+ * @param first the already open answer to `open(startByte)`
+ * @param startByte where in the blob to begin
  * @param open asks for the bytes from an offset to the end
  * @throws {ShimError} CONTENT_SIZE_MISMATCH when more bytes come than the blob has, or it ends early and resuming
  *   brings no more; REGISTRY_PROTOCOL when the server ignores Range a second time; what `open` throws
  */
 export async function* resumeBlob(
-  { first, open, sizeBytes, attempts, action }: {
+  { first, open, startByte, sizeBytes, attempts, action }: {
     readonly first: BlobPart;
     readonly open: (offsetBytes: number) => Promise<BlobPart>;
+    readonly startByte: number;
     readonly sizeBytes: number;
     readonly attempts: Attempts;
     readonly action: string;
@@ -95,7 +97,7 @@ export async function* resumeBlob(
       `Cannot ${action}: received ${offsetBytes} bytes, descriptor says ${sizeBytes} bytes`,
       { cause },
     );
-  let offsetBytes = 0;
+  let offsetBytes = startByte;
   let hasStartedOver = false;
   let part: BlobPart | undefined = first;
   for (;;) {

@@ -117,12 +117,12 @@ class Upload {
    * @see https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#mounting-a-blob-from-another-repository
    */
   async #mount(from: string): Promise<RegistryResponse | undefined> {
-    const { endpoint, transport } = this.#repository;
+    const { endpoint, send } = this.#repository;
     const url = uploadsUrl(endpoint);
     url.search = `?mount=${encodeURIComponent(this.#descriptor.digest)}&from=${encodeURIComponent(from)}`;
     const { signal } = this.#options;
     const action = this.#action;
-    const response = await transport.send({ method: "POST", url, headers: NO_BODY, action, signal });
+    const response = await send({ method: "POST", url, headers: NO_BODY, action, signal });
     const { status } = response;
     if (status !== 201 && status !== 202 && (status < 400 || status === 429 || status >= 500)) {
       throw await responseError(response, action);
@@ -192,9 +192,9 @@ class Upload {
   async #resume(): Promise<boolean> {
     const session = this.#session;
     if (session === undefined) return false;
-    const { transport } = this.#repository;
+    const { send } = this.#repository;
     const { signal } = this.#options;
-    const answer = await transport.send({
+    const answer = await send({
       method: "GET",
       url: session.url,
       headers: {},
@@ -230,8 +230,8 @@ class Upload {
       readonly body?: AsyncIterable<Uint8Array>;
     },
   ): Promise<RegistryResponse> {
-    const { limits, transport } = this.#repository;
-    return await sendExpecting(status, transport, {
+    const { limits, send } = this.#repository;
+    return await sendExpecting(status, send, {
       ...request,
       ...(request.method === "POST" ? {} : { headersTimeoutMs: limits.commitTimeoutMs }),
       action: this.#action,

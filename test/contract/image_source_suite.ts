@@ -123,6 +123,15 @@ export function imageSourceSuite(name: string, { publish, notFound }: ImageSourc
         expect(blobOf(bytes).descriptor).toEqual(layer.descriptor);
       }));
 
+    it("streams the rest of a layer from any byte", () =>
+      withImage(async (source, { layer }) => {
+        const { length } = layer.bytes;
+        for (const startByte of [1, Math.floor(length / 2), length - 1]) {
+          const bytes = await collect(await source.openBlob(layer.descriptor, { startByte }));
+          expect(blobOf(bytes)).toEqual(blobOf(layer.bytes.slice(startByte)));
+        }
+      }));
+
     it("lets go of a layer that is not wanted any more", () =>
       withImage(async (source, { layer }) => {
         const reader = (await source.openBlob(layer.descriptor)).getReader();

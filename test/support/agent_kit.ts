@@ -3,6 +3,7 @@ import type { AgentContext } from "../../src/agent/agent_context.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
 import { MachineStore } from "../../src/machine/machine_store.ts";
+import { Registries } from "../../src/registry/registries.ts";
 
 /** What the use cases are given, over real stores under `directory`; `notes` collects what the user should know. */
 export async function openAgent(
@@ -15,7 +16,7 @@ export async function openAgent(
     derived: new DerivedDisks({ rootDirectory, groupId: null, content }),
     machines: await MachineStore.open({ rootDirectory, groupId: null }),
     rootDirectory,
-    insecureRegistries: [],
+    registries: new Registries(),
     libvirtUri: "test:///default",
     hostArchitecture: "amd64",
     isRoot: false,

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Composition } from "../../src/cli/invocation.ts";
 import { runProgram } from "../../src/cli/program.ts";
+import { Registries } from "../../src/registry/registries.ts";
 import { openAgent } from "./agent_kit.ts";
 import { fakeTerminal } from "./fake_terminal.ts";
 
@@ -27,7 +28,11 @@ export async function runTestProgram(
     },
     signal: new AbortController().signal,
     openContext: ({ rootDirectory, insecureRegistries, libvirtUri }, note) =>
-      openAgent(rootDirectory, { insecureRegistries, libvirtUri, note }),
+      openAgent(rootDirectory, {
+        registries: new Registries({ insecureHosts: insecureRegistries }),
+        libvirtUri,
+        note,
+      }),
     ...changes,
   });
   return { exitCode, stdout: terminal.written.out, stderr: terminal.written.error };

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { hashBytes } from "../../../src/image/verification.ts";
-import { blobUrl, endpointOf, manifestUrl, uploadsUrl } from "../../../src/registry/endpoint.ts";
+import { blobPath, endpointOf, manifestPath, uploadsUrl } from "../../../src/registry/endpoint.ts";
 
 const baseUrlOf = (host: string, insecureHosts: readonly string[] = []) =>
   endpointOf({ host, repository: "os/demo" }, insecureHosts).baseUrl.href;
@@ -49,16 +49,14 @@ describe("endpointOf", () => {
   });
 });
 
-describe("manifestUrl", () => {
+describe("manifestPath", () => {
   const endpoint = endpointOf({ host: "127.0.0.1:5000", repository: "os/demo" });
   const digest = hashBytes(new Uint8Array());
 
-  it("names tags and digests; so do the other URLs", () => {
-    expect(manifestUrl(endpoint, "v1.0_a-b").href).toBe(
-      "http://127.0.0.1:5000/v2/os/demo/manifests/v1.0_a-b",
-    );
-    expect(manifestUrl(endpoint, digest).href).toBe(`http://127.0.0.1:5000/v2/os/demo/manifests/${digest}`);
-    expect(blobUrl(endpoint, digest).href).toBe(`http://127.0.0.1:5000/v2/os/demo/blobs/${digest}`);
+  it("names tags and digests; so do the other paths", () => {
+    expect(manifestPath(endpoint, "v1.0_a-b")).toBe("manifests/v1.0_a-b");
+    expect(manifestPath(endpoint, digest)).toBe(`manifests/${digest}`);
+    expect(blobPath(digest)).toBe(`blobs/${digest}`);
     expect(uploadsUrl(endpoint).href).toBe("http://127.0.0.1:5000/v2/os/demo/blobs/uploads/");
   });
 
@@ -73,6 +71,6 @@ describe("manifestUrl", () => {
     ["http://evil.example/", "MANIFEST_INVALID"],
     [`blake3:${"0".repeat(64)}`, "DIGEST_UNSUPPORTED"],
   ])("refuses %j with %s", (word, code) => {
-    expect(() => manifestUrl(endpoint, word)).toThrow(expect.objectContaining({ code }));
+    expect(() => manifestPath(endpoint, word)).toThrow(expect.objectContaining({ code }));
   });
 });
