@@ -2,7 +2,7 @@ import { realpath } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { writeArchive } from "../content/archive_writer.ts";
 import { writeLayout } from "../content/layout_writer.ts";
-import { REF_NAME } from "../content/reference_index.ts";
+import { REF_NAME } from "../content/index_entry.ts";
 import { toRefName } from "../content/reference_name.ts";
 import { ShimError } from "../errors.ts";
 import { errnoOf, toIoError } from "../host/io_error.ts";

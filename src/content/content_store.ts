@@ -29,7 +29,8 @@ import { verifyBytes } from "../image/verification.ts";
 import { blobCorrupt, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
 import { ingestBlob, type IngestOptions } from "./ingest.ts";
-import { ReferenceIndex, type StoredReference } from "./reference_index.ts";
+import type { StoredReference } from "./index_entry.ts";
+import { ReferenceIndex } from "./reference_index.ts";
 import {
   blobPathIn,
   LOCK_TIMEOUT_MS,
@@ -37,6 +38,7 @@ import {
   type StorePaths,
   storePaths,
   sweepIngest,
+  writeVersion,
 } from "./store_layout.ts";
 
 export type ContentStoreOptions = {
@@ -45,7 +47,7 @@ export type ContentStoreOptions = {
   /** Whose members may read blobs (`qemuGroupId()`); null: nobody but this user. */
   readonly groupId: number | null;
   readonly fileSystem?: FileSystem;
-  /** Told once when this file system cannot make a rename survive a power loss. */
+  /** Told once when this file system cannot make a rename survive a power loss; and when a damaged index was made anew. */
   readonly onWarning?: ((message: string) => void) | undefined;
 };
 
@@ -63,7 +65,7 @@ export class ContentStore {
     this.#paths = paths;
     this.#fileSystem = fileSystem;
     this.#blobAccess = { mode: options.groupId === null ? 0o400 : 0o440, groupId: options.groupId };
-    this.#index = new ReferenceIndex(paths, fileSystem);
+    this.#index = new ReferenceIndex(paths, { fileSystem, onRebuilt: options.onWarning });
     this.#onWarning = options.onWarning;
   }
 
@@ -78,11 +80,16 @@ export class ContentStore {
   static async open(options: ContentStoreOptions): Promise<ContentStore> {
     const { rootDirectory, groupId, fileSystem = nodeFileSystem } = options;
     const paths = storePaths(resolve(rootDirectory));
-    await withIoErrors({ action: "open the cache", path: paths.root }, async () => {
-      await openLayout(paths, { groupId, fileSystem });
+    return await withIoErrors({ action: "open the cache", path: paths.root }, async () => {
+      const { needsRecords } = await openLayout(paths, { groupId, fileSystem });
+      const store = new ContentStore(paths, fileSystem, options);
+      if (needsRecords) {
+        await store.#index.writeMissingRecords();
+        await writeVersion(paths, fileSystem);
+      }
       await sweepIngest(paths, fileSystem);
+      return store;
     });
-    return new ContentStore(paths, fileSystem, options);
   }
 
   /** Absolute path of the image layout, for messages and for other tools. */
@@ -285,8 +292,7 @@ export class ContentStore {
    * All images this cache offers, in the order in which they were set. Entries that others wrote are not
    * offered.
    *
-   * @throws {ShimError} CACHE_LAYOUT_INVALID when the index is damaged or names one image twice; BUSY,
-   *   IO_ERROR
+   * @throws {ShimError} CACHE_LAYOUT_INVALID when the index is damaged and cannot be made anew; BUSY, IO_ERROR
    */
   async references(): Promise<StoredReference[]> {
     return await this.#withIndex("read the cache's index", () => this.#index.list());
@@ -323,7 +329,7 @@ export class ContentStore {
    */
   async removeReference(name: string): Promise<void> {
     await this.#withIndex(`forget image ${JSON.stringify(name)}`, async () => {
-      this.#note(await this.#index.remove(name));
+      this.#note(await this.#index.remove([name]));
     });
   }
 

@@ -12,7 +12,7 @@ import { isLayoutName } from "../image/reference.ts";
 import { verifyBytes } from "../image/verification.ts";
 import { readUpTo, streamBlob } from "./blob_file.ts";
 import { LayoutDirectory, layoutFileInvalid, type LayoutFiles } from "./layout_directory.ts";
-import { layoutIndexJson, REF_NAME } from "./reference_index.ts";
+import { layoutIndexJson, REF_NAME } from "./index_entry.ts";
 
 const ociLayoutJson = z.object({ imageLayoutVersion: z.literal("1.0.0") });
 const annotatedJson = z.object({ annotations: z.record(z.string(), z.unknown()).nullish() });

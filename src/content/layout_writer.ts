@@ -12,7 +12,7 @@ import { formatImageIndex } from "../image/image_index.ts";
 import { openBlobFile, streamBlob } from "./blob_file.ts";
 import { ingestBlob } from "./ingest.ts";
 import { readLayoutFile } from "./layout_file.ts";
-import { layoutIndexJson, REF_NAME } from "./reference_index.ts";
+import { layoutIndexJson, REF_NAME } from "./index_entry.ts";
 import { blobPathIn } from "./store_layout.ts";
 import { verifiedChunks } from "./verified_chunks.ts";
 

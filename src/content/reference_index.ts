@@ -1,159 +1,250 @@
 import { z } from "zod";
+import { ShimError } from "../errors.ts";
 import { type DirectorySync, writeDurably } from "../host/durable.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { withLock } from "../host/flock.ts";
-import { type Descriptor, descriptorJson, fromDescriptor, toDescriptor } from "../image/descriptor.ts";
-import { describeIssues } from "../image/json_document.ts";
+import { errnoOf } from "../host/io_error.ts";
+import type { Descriptor } from "../image/descriptor.ts";
+import {
+  descriptorOf,
+  type EntryJson,
+  isPinned,
+  type LayoutIndexJson,
+  layoutIndexJson,
+  makeEntry,
+  nameOf,
+  type StoredReference,
+  withPin,
+} from "./index_entry.ts";
 import { readLayoutFile } from "./layout_file.ts";
-import { toRefName } from "./reference_name.ts";
+import { damagedName, rebuildIndex } from "./rebuild_index.ts";
+import { ReferenceRecords } from "./reference_record.ts";
 import { layoutInvalid, LOCK_TIMEOUT_MS, PRIVATE_FILE, type StorePaths } from "./store_layout.ts";
-
-/** What other tools know an entry by. */
-export const REF_NAME = "org.opencontainers.image.ref.name";
-/** Our own annotations; `reference` is the exact name, and only entries that have it are ours. */
-const OWN_PREFIX = "io.bootshim.";
-const MARKER = "io.bootshim.reference";
 
 /** Room for a hundred thousand images; it bounds what a damaged file can cost. */
 const MAX_INDEX_BYTES = 64 * 1024 * 1024;
 
-const entryJson = z.record(z.string(), z.unknown());
-type EntryJson = z.infer<typeof entryJson>;
-
-/**
- * Entries stay as they are until one is asked for: foreign ones are kept word for word, whatever they hold.
- */
-export const layoutIndexJson = z.looseObject({ schemaVersion: z.literal(2), manifests: z.array(entryJson) });
-type LayoutIndexJson = z.infer<typeof layoutIndexJson>;
-
-/** An image we know by name. The descriptor's annotations are all of the entry's, ours included. */
-export type StoredReference = { readonly name: string; readonly descriptor: Descriptor };
+export type ReferenceIndexOptions = {
+  readonly fileSystem: FileSystem;
+  /** Told when a damaged index was made anew. */
+  readonly onRebuilt?: ((note: string) => void) | undefined;
+};
 
 /**
  * The names in `index.json`. Readers need no lock, because the file is only ever replaced whole; writers hold
- * its lock from reading to replacing, so no update is lost.
+ * its lock from reading to replacing, so no update is lost. Each name of ours has a record of its own as well
+ * (`reference_record.ts`), written first and removed last; from these a damaged index is made anew by whoever finds it.
  *
- * Every method throws {ShimError} CACHE_LAYOUT_INVALID when the file is missing or is no image index, and
- * leaves it.
+ * Every method throws {ShimError} CACHE_LAYOUT_INVALID, and leaves the file, when it is damaged and there are no
+ * records, or when a newer version wrote it.
  */
 export class ReferenceIndex {
+  readonly records: ReferenceRecords;
   readonly #paths: StorePaths;
   readonly #fileSystem: FileSystem;
+  readonly #onRebuilt: ReferenceIndexOptions["onRebuilt"];
 
-  constructor(paths: StorePaths, fileSystem: FileSystem) {
+  constructor(paths: StorePaths, { fileSystem, onRebuilt }: ReferenceIndexOptions) {
     this.#paths = paths;
     this.#fileSystem = fileSystem;
+    this.#onRebuilt = onRebuilt;
+    this.records = new ReferenceRecords(paths.references, fileSystem);
   }
 
   async list(): Promise<StoredReference[]> {
-    const index = await this.#read();
-    const references: StoredReference[] = [];
-    const names = new Set<string>();
-    for (const entry of index.manifests) {
+    return (await this.entries()).flatMap((entry) => {
       const name = nameOf(entry);
-      if (name === undefined) continue;
-      if (names.has(name)) throw this.#duplicate(name);
-      names.add(name);
-      references.push({ name, descriptor: this.#toDescriptor(entry, name) });
-    }
-    return references;
+      return name === undefined ? [] : [{ name, descriptor: this.#descriptorOf(entry, name) }];
+    });
   }
 
   async find(name: string): Promise<StoredReference | undefined> {
-    const entries = (await this.#read()).manifests.filter((entry) => nameOf(entry) === name);
-    if (entries.length > 1) throw this.#duplicate(name);
-    const [entry] = entries;
-    return entry && { name, descriptor: this.#toDescriptor(entry, name) };
+    const entry = (await this.entries()).find((each) => nameOf(each) === name);
+    return entry && { name, descriptor: this.#descriptorOf(entry, name) };
   }
 
-  /** @returns undefined when the entry was there already, just so */
+  /** All entries as they stand there, those of others too. Ours have distinct names and sound descriptors. */
+  async entries(): Promise<readonly EntryJson[]> {
+    try {
+      return (await this.#read()).manifests;
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return (await this.#locked(() => this.#readOrRebuild())).manifests;
+    }
+  }
+
+  /**
+   * Its last use is now. A pin stays.
+   *
+   * @returns undefined when the entry was there already, just so
+   */
   async set(
     name: string,
     descriptor: Descriptor,
     annotations: Readonly<Record<string, string>>,
   ): Promise<DirectorySync | undefined> {
-    // What an image says of itself must not pass for what we say of it.
-    const foreign = Object.entries(descriptor.annotations).filter(([key]) => !key.startsWith(OWN_PREFIX));
-    const entry = fromDescriptor({
-      ...descriptor,
-      annotations: {
-        ...Object.fromEntries(foreign),
-        ...annotations,
-        [REF_NAME]: toRefName(name),
-        [MARKER]: name,
-      },
-    });
-    return await this.#update((entries) => {
-      const same = entries.filter((other) => nameOf(other) === name);
-      if (same.length === 1 && JSON.stringify(same[0]) === JSON.stringify(entry)) return entries;
-      return [...entries.filter((other) => nameOf(other) !== name), entry];
+    const entry = makeEntry(name, descriptor, annotations);
+    const wished = (before: EntryJson | undefined) =>
+      before && isPinned(before) ? withPin(entry, true) : entry;
+    // Looked at without the lock first: a cached image must also be of use on a read-only file system.
+    const known = (await this.entries()).find((each) => nameOf(each) === name);
+    if (known && isSame(known, wished(known))) {
+      await this.records.touch(name);
+      return undefined;
+    }
+    return await this.#update(async (entries) => {
+      const before = entries.find((each) => nameOf(each) === name);
+      const after = wished(before);
+      if (before && isSame(before, after)) return entries;
+      await this.records.write({ name, entry: after });
+      return [...entries.filter((other) => nameOf(other) !== name), after];
     });
   }
 
-  /** @returns undefined when there was none */
-  async remove(name: string): Promise<DirectorySync | undefined> {
-    return await this.#update((entries) => {
-      const others = entries.filter((entry) => nameOf(entry) !== name);
-      return others.length === entries.length ? entries : others;
+  /** @returns what the name stands for, undefined when there is none of that name */
+  async setPinned(name: string, pinned: boolean): Promise<Descriptor | undefined> {
+    let found: Descriptor | undefined;
+    await this.#update(async (entries) => {
+      const before = entries.find((each) => nameOf(each) === name);
+      if (!before) return entries;
+      found = this.#descriptorOf(before, name);
+      if (isPinned(before) === pinned) return entries;
+      const after = withPin(before, pinned);
+      await this.records.write({ name, entry: after });
+      return entries.map((each) => each === before ? after : each);
     });
+    return found;
+  }
+
+  /** @returns undefined when there was none of them */
+  async remove(names: readonly string[]): Promise<DirectorySync | undefined> {
+    const gone = new Set(names);
+    return await this.#locked(async () => {
+      const sync = await this.#updateLocked((entries) => {
+        const others = entries.filter((entry) => !gone.has(nameOf(entry) ?? ""));
+        return Promise.resolve(others.length === entries.length ? entries : others);
+      });
+      await this.records.remove(names);
+      return sync;
+    });
+  }
+
+  /** Writes a record for each name that has none: the cache was made by a bootshim that kept none. */
+  async writeMissingRecords(): Promise<void> {
+    await this.#locked(async () => {
+      for (const entry of (await this.#readOrRebuild()).manifests) {
+        const name = nameOf(entry);
+        if (name !== undefined && !await this.records.lastUse(name)) {
+          await this.records.write({ name, entry });
+        }
+      }
+    });
+  }
+
+  async #locked<T>(body: () => Promise<T>): Promise<T> {
+    const options = { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem: this.#fileSystem } as const;
+    return await withLock(this.#paths.indexLock, options, body);
   }
 
   /** Writes nothing when `change` gives back the very array it got. */
-  async #update(change: (entries: EntryJson[]) => EntryJson[]): Promise<DirectorySync | undefined> {
-    const { index: path, indexLock, indexTemporary: temporaryPath } = this.#paths;
-    const fileSystem = this.#fileSystem;
-    return await withLock(
-      indexLock,
-      { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem },
-      async () => {
-        const index = await this.#read();
-        const manifests = change(index.manifests);
-        if (manifests === index.manifests) return undefined;
-        const bytes = new TextEncoder().encode(JSON.stringify({ ...index, manifests }));
-        return await writeDurably(path, bytes, { ...PRIVATE_FILE, fileSystem, temporaryPath });
-      },
-    );
+  async #update(
+    change: (entries: EntryJson[]) => Promise<EntryJson[]>,
+  ): Promise<DirectorySync | undefined> {
+    return await this.#locked(() => this.#updateLocked(change));
   }
 
-  async #read(): Promise<LayoutIndexJson> {
+  async #updateLocked(
+    change: (entries: EntryJson[]) => Promise<EntryJson[]>,
+  ): Promise<DirectorySync | undefined> {
+    const index = await this.#readOrRebuild();
+    const manifests = await change(index.manifests);
+    if (manifests === index.manifests) return undefined;
+    return await this.#write({ ...index, manifests });
+  }
+
+  async #write(index: LayoutIndexJson): Promise<DirectorySync> {
+    const { index: path, indexTemporary: temporaryPath } = this.#paths;
+    const bytes = new TextEncoder().encode(JSON.stringify(index));
+    return await writeDurably(path, bytes, { ...PRIVATE_FILE, fileSystem: this.#fileSystem, temporaryPath });
+  }
+
+  /** The caller holds the lock. The damaged file is set aside, not removed: what others wrote may be read off it. */
+  async #readOrRebuild(): Promise<LayoutIndexJson> {
+    const fileSystem = this.#fileSystem;
+    try {
+      return await this.#read();
+    } catch (error) {
+      if (!isDamage(error) || await this.#isNewer()) throw error;
+      const entries = await this.#read({ isChecked: false }).then((index) => index.manifests, () => []);
+      const damage = { error, entries };
+      const { manifests, note } = await rebuildIndex(this.#paths, {
+        records: this.records,
+        damage,
+        fileSystem,
+      });
+      const index = { schemaVersion: 2 as const, manifests: [...manifests] };
+      const aside = await damagedName(this.#paths, fileSystem);
+      const isKept = await fileSystem.rename(this.#paths.index, aside).then(() => true, (reason) => {
+        if (errnoOf(reason) === "ENOENT") return false;
+        throw reason;
+      });
+      await this.#write(index);
+      this.#onRebuilt?.(isKept ? `${note}; the damaged file is kept as "${aside}"` : note);
+      return index;
+    }
+  }
+
+  async #read({ isChecked = true } = {}): Promise<LayoutIndexJson> {
     const { index: path } = this.#paths;
     const index = await readLayoutFile(path, {
       schema: layoutIndexJson,
       maxBytes: MAX_INDEX_BYTES,
-      invalid: (why, cause) => layoutInvalid(path, why, cause),
+      invalid: (why, cause) => damaged(path, why, cause),
       fileSystem: this.#fileSystem,
     });
-    if (index === undefined) throw layoutInvalid(path, "it is missing, must be an image index");
+    if (index === undefined) throw damaged(path, "it is missing, must be an image index");
+    if (isChecked) this.#check(index);
     return index;
   }
 
-  #toDescriptor(entry: EntryJson, name: string): Descriptor {
-    const { index: path } = this.#paths;
-    const result = descriptorJson.safeParse(entry);
-    if (!result.success) {
-      throw layoutInvalid(
-        path,
-        `the entry of ${JSON.stringify(name)} is no descriptor, ${describeIssues(result.error)}`,
-      );
-    }
-    try {
-      return toDescriptor(result.data);
-    } catch (error) {
-      throw layoutInvalid(path, `the entry of ${JSON.stringify(name)} has no usable digest`, error);
+  /** Whether a version that we do not know wrote it: then it is not damaged, and not ours to replace. */
+  async #isNewer(): Promise<boolean> {
+    const schema = z.looseObject({ schemaVersion: z.number() });
+    const invalid = (why: string) => damaged(this.#paths.index, why);
+    const options = { schema, maxBytes: MAX_INDEX_BYTES, invalid, fileSystem: this.#fileSystem };
+    const index = await readLayoutFile(this.#paths.index, options).catch(() => undefined);
+    return (index?.schemaVersion ?? 0) > 2;
+  }
+
+  #check({ manifests }: LayoutIndexJson): void {
+    const names = new Set<string>();
+    for (const entry of manifests) {
+      const name = nameOf(entry);
+      if (name === undefined) continue;
+      if (names.has(name)) {
+        throw damaged(this.#paths.index, `it has several entries for ${JSON.stringify(name)}, must have one`);
+      }
+      names.add(name);
+      this.#descriptorOf(entry, name);
     }
   }
 
-  #duplicate(name: string): Error {
-    return layoutInvalid(
-      this.#paths.index,
-      `it has several entries for ${JSON.stringify(name)}, must have one`,
+  #descriptorOf(entry: EntryJson, name: string): Descriptor {
+    return descriptorOf(
+      entry,
+      (why, cause) => damaged(this.#paths.index, `the entry of ${JSON.stringify(name)} ${why}`, cause),
     );
   }
 }
 
-/** The exact name of an entry that we wrote, else undefined. */
-function nameOf({ annotations }: EntryJson): string | undefined {
-  if (typeof annotations !== "object" || annotations === null || !(MARKER in annotations)) return undefined;
-  const name = annotations[MARKER];
-  return typeof name === "string" ? name : undefined;
+function isSame(one: EntryJson, other: EntryJson): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+function damaged(path: string, why: string, cause?: unknown): ShimError {
+  return layoutInvalid(path, why, cause);
+}
+
+function isDamage(error: unknown): error is ShimError {
+  return error instanceof ShimError && error.code === "CACHE_LAYOUT_INVALID";
 }

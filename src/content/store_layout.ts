@@ -23,6 +23,10 @@ const LAYOUT_VERSION = "1.0.0";
 const ociLayoutJson = z.object({ imageLayoutVersion: z.string() });
 const MAX_OCI_LAYOUT_BYTES = 64 * 1024;
 
+/** Of the files that are bootshim's own. Whatever changes their meaning raises it. */
+const ROOT_VERSION = 1;
+const versionJson = z.object({ schemaVersion: z.int() });
+
 /** Absolute paths of everything the content store owns. */
 export type StorePaths = {
   readonly root: string;
@@ -32,6 +36,10 @@ export type StorePaths = {
   readonly indexTemporary: string;
   readonly blobs: string;
   readonly ingest: string;
+  /** A record for each name in the index. */
+  readonly references: string;
+  /** Which version of bootshim's own files this is. */
+  readonly version: string;
   readonly indexLock: string;
   /**
    * Held shared by every running ingest: who gets it exclusively knows that all of `ingest/` is left over.
@@ -50,6 +58,8 @@ export function storePaths(root: string): StorePaths {
     indexTemporary: join(images, ".index.json.new"),
     blobs: join(images, "blobs"),
     ingest: join(root, "ingest"),
+    references: join(root, "references"),
+    version: join(root, "version.json"),
     indexLock: join(locks, "index"),
     ingestLock: join(locks, "ingest"),
   };
@@ -70,34 +80,71 @@ export type StoreOptions = {
 };
 
 /**
- * Makes or takes the directories and the two layout files. Idempotent; existing blobs are never touched.
+ * Makes or takes the directories and the layout's files. Idempotent; existing blobs are never touched. A damaged or
+ * missing `oci-layout` is written anew when our own records tell that the layout is ours; `index.json` is then made
+ * anew by whoever reads it (`reference_index.ts`).
  *
- * @throws {ShimError} CACHE_LAYOUT_INVALID for an unsafe directory, an unknown layout version, or blobs whose
+ * @returns whether the cache was made by a bootshim that kept no records of images
+ * @throws {ShimError} CACHE_LAYOUT_INVALID for an unsafe directory, a newer version, or blobs without records whose
  *   `oci-layout` or `index.json` is missing; LOCK_TIMEOUT; errno errors pass
  */
-export async function openLayout(paths: StorePaths, { groupId, fileSystem }: StoreOptions): Promise<void> {
+export async function openLayout(
+  paths: StorePaths,
+  { groupId, fileSystem }: StoreOptions,
+): Promise<{ needsRecords: boolean }> {
   const shared: Access = { mode: groupId === null ? 0o700 : 0o750, groupId };
-  const { root, images, blobs, ingest } = paths;
+  const { root, images, blobs, ingest, references } = paths;
   await openRootDirectory(root, { ...shared, fileSystem });
+  const version = await readVersion(paths, fileSystem);
   for (const path of [images, blobs, join(blobs, "sha256"), join(blobs, "sha512")]) {
     await ensurePrivateDirectory(path, { ...shared, fileSystem });
   }
-  await ensurePrivateDirectory(ingest, { mode: 0o700, groupId: null, fileSystem });
-  if (await isComplete(paths, fileSystem)) return;
-  await withLock(paths.indexLock, { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem }, async () => {
+  for (const path of [ingest, references]) {
+    await ensurePrivateDirectory(path, { mode: 0o700, groupId: null, fileSystem });
+  }
+  if (version !== undefined && await isComplete(paths, fileSystem)) return { needsRecords: false };
+  const lock = { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem } as const;
+  return await withLock(paths.indexLock, lock, async () => {
     // Another process may have completed it while this one waited.
-    if (await isComplete(paths, fileSystem)) return;
-    await requireEmpty(paths, fileSystem);
-    await writeLayoutFile(paths, {
-      path: paths.ociLayout,
-      content: { imageLayoutVersion: LAYOUT_VERSION },
-      fileSystem,
-    });
-    await writeLayoutFile(paths, {
-      path: paths.index,
-      content: { schemaVersion: 2, manifests: [] },
-      fileSystem,
-    });
+    if (!await isComplete(paths, fileSystem)) await completeLayout(paths, fileSystem);
+    return { needsRecords: await readVersion(paths, fileSystem) === undefined };
+  });
+}
+
+/** Says that the root is of this version; the last step of making it. */
+export async function writeVersion(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
+  const bytes = new TextEncoder().encode(JSON.stringify({ schemaVersion: ROOT_VERSION }));
+  await writeDurably(paths.version, bytes, { ...PRIVATE_FILE, fileSystem });
+}
+
+/** @throws {ShimError} CACHE_LAYOUT_INVALID for a version that is not this one: nothing in it may be guessed at */
+async function readVersion(paths: StorePaths, fileSystem: FileSystem): Promise<number | undefined> {
+  const { version: path } = paths;
+  const invalid = (why: string, cause?: unknown) => layoutInvalid(path, why, cause);
+  const options = { schema: versionJson, maxBytes: MAX_OCI_LAYOUT_BYTES, invalid, fileSystem };
+  const found = (await readLayoutFile(path, options))?.schemaVersion;
+  if (found === undefined || found === ROOT_VERSION) return found;
+  throw new ShimError(
+    "CACHE_LAYOUT_INVALID",
+    `Cannot use cache "${paths.root}": its version is ${found}, this bootshim knows version ${ROOT_VERSION}`,
+    { details: { remedy: "use the bootshim that wrote it, or choose another --root", path } },
+  );
+}
+
+async function completeLayout(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
+  const hasRecords = (await fileSystem.readdir(paths.references)).length > 0;
+  if (!hasRecords) await requireEmpty(paths, fileSystem);
+  await writeLayoutFile(paths, {
+    path: paths.ociLayout,
+    content: { imageLayoutVersion: LAYOUT_VERSION },
+    fileSystem,
+  });
+  // With records, an index that is missing is made from them: an empty one would give all blobs up.
+  if (hasRecords) return;
+  await writeLayoutFile(paths, {
+    path: paths.index,
+    content: { schemaVersion: 2, manifests: [] },
+    fileSystem,
   });
 }
 
@@ -110,17 +157,21 @@ async function writeLayoutFile(
 }
 
 /**
+ * Whether both files are there; one that is damaged is not, where our own records can replace it.
+ *
  * @throws {ShimError} CACHE_LAYOUT_INVALID when `oci-layout` says another version: a newer bootshim's cache
  * is not ours
  */
 async function isComplete(paths: StorePaths, fileSystem: FileSystem): Promise<boolean> {
   const invalid = (why: string, cause?: unknown) => layoutInvalid(paths.ociLayout, why, cause);
-  const layout = await readLayoutFile(paths.ociLayout, {
-    schema: ociLayoutJson,
-    maxBytes: MAX_OCI_LAYOUT_BYTES,
-    invalid,
-    fileSystem,
-  });
+  const options = { schema: ociLayoutJson, maxBytes: MAX_OCI_LAYOUT_BYTES, invalid, fileSystem };
+  let layout: z.infer<typeof ociLayoutJson> | undefined;
+  try {
+    layout = await readLayoutFile(paths.ociLayout, options);
+  } catch (error) {
+    const isOurs = error instanceof ShimError && (await fileSystem.readdir(paths.references)).length > 0;
+    if (!isOurs) throw error;
+  }
   if (layout === undefined) return false;
   const { imageLayoutVersion } = layout;
   if (imageLayoutVersion !== LAYOUT_VERSION) {
@@ -128,7 +179,8 @@ async function isComplete(paths: StorePaths, fileSystem: FileSystem): Promise<bo
       `its layout version is ${JSON.stringify(imageLayoutVersion.slice(0, 40))}, must be "${LAYOUT_VERSION}"`,
     );
   }
-  return await exists(paths.index, fileSystem);
+  if (await exists(paths.index, fileSystem)) return true;
+  return (await fileSystem.readdir(paths.references)).length > 0;
 }
 
 /**

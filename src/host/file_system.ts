@@ -25,6 +25,11 @@ export type FileStatus = {
   readonly mode: number;
   readonly ownerId: number;
   readonly groupId: number;
+  /** Both together tell whether two names, or a name and an open file, are one file. */
+  readonly device: number;
+  readonly inode: number;
+  /** Of the last write, milliseconds since 1970; to be compared with itself only, because clocks jump. */
+  readonly modifiedMs: number;
 };
 
 /** An open file or directory. Whoever opened it closes it. */
@@ -41,6 +46,8 @@ export interface OpenFile {
   /** fsync(2). A failure is final: the kernel may have dropped the pages, so a second call proves nothing. */
   sync(): Promise<void>;
   status(): Promise<FileStatus>;
+  /** Sets the times of last access and change to now. */
+  touch(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -88,7 +95,16 @@ function toStatus(stats: Stats): FileStatus {
     : stats.isSymbolicLink()
     ? "symlink"
     : "other";
-  return { kind, sizeBytes: stats.size, mode: stats.mode & 0o7777, ownerId: stats.uid, groupId: stats.gid };
+  return {
+    kind,
+    sizeBytes: stats.size,
+    mode: stats.mode & 0o7777,
+    ownerId: stats.uid,
+    groupId: stats.gid,
+    device: stats.dev,
+    inode: stats.ino,
+    modifiedMs: stats.mtimeMs,
+  };
 }
 
 function toOpenFile(file: nodeFs.FileHandle): OpenFile {
@@ -115,6 +131,7 @@ function toOpenFile(file: nodeFs.FileHandle): OpenFile {
     chown: (ownerId, groupId) => file.chown(ownerId, groupId),
     sync: () => file.sync(),
     status: async () => toStatus(await file.stat()),
+    touch: () => file.utimes(new Date(), new Date()),
     close: () => file.close(),
   };
 }

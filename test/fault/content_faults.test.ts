@@ -77,11 +77,8 @@ describe("a failing file system", () => {
           expect(fileSystem.operations[at]).toMatch(/^close .*\/locks\/(?:ingest|index)$/);
         } else expect(error).toMatchObject({ code: codes[errno] });
         expect(error === undefined || error instanceof ShimError).toBe(true);
-        expect([at, fileSystem.operations[at], layoutProblems(rootDirectory)]).toEqual([
-          at,
-          fileSystem.operations[at],
-          [],
-        ]);
+        expect([at, fileSystem.operations[at], layoutProblems(rootDirectory, { areRecordsAhead: true })])
+          .toEqual([at, fileSystem.operations[at], []]);
         expect([oldManifest.descriptor.digest, manifest.descriptor.digest]).toContain(
           await digestOfName(rootDirectory),
         );

@@ -37,6 +37,7 @@ export class FaultyFileSystem implements FileSystem {
       chown: (owner, group) => step("chown", () => file.chown(owner, group)),
       sync: () => step("sync", () => file.sync()),
       status: () => step("status", () => file.status()),
+      touch: () => step("touch", () => file.touch()),
       // Even a killed process and a failing close let go of the descriptor, and of the lock on it.
       close: () => file.close().then(() => step("close", () => Promise.resolve())),
     };

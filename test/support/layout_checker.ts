@@ -11,6 +11,8 @@ export type LayoutExpectations = {
   readonly groupId?: number;
   /** After a kill and before the next opening, `ingest/` and a half-written index may be there. */
   readonly isAfterKill?: boolean;
+  /** After a failed or killed update a record may be a step ahead of the index, or left over: collection removes it. */
+  readonly areRecordsAhead?: boolean;
 };
 
 type Entry = { digest: string; size: number; mediaType: string; annotations?: Record<string, string> };
@@ -38,11 +40,11 @@ export function layoutProblems(root: string, expected: LayoutExpectations = {}):
       `directory ${name}: ${permissions(stats).toString(8)} ${stats.gid}`,
     );
   }
-  for (const name of ["ingest", "locks"]) {
+  for (const name of ["ingest", "locks", "references"]) {
     check(permissions(lstatSync(join(root, name))) === 0o700, `directory ${name} is not private`);
   }
   const names = readdirSync(images).filter((name) => !(expected.isAfterKill && name === ".index.json.new"))
-    .sort();
+    .filter((name) => !/^index\.json\.damaged-\d+$/.test(name)).sort();
   check(JSON.stringify(names) === '["blobs","index.json","oci-layout"]', `images/ holds ${names}`);
   if (!expected.isAfterKill) {
     check(
@@ -87,5 +89,32 @@ export function layoutProblems(root: string, expected: LayoutExpectations = {}):
     const found = lstatSync(path, { throwIfNoEntry: false });
     check(found?.size === size, `${own} names ${digest} of ${size} bytes, found ${found?.size}`);
   }
+  problems.push(...recordProblems(root, index.manifests, expected));
+  return problems;
+}
+
+/** Each of our entries has its record, written before it; after a kill there may be one more, or a newer one. */
+function recordProblems(root: string, entries: readonly Entry[], expected: LayoutExpectations): string[] {
+  const problems: string[] = [];
+  const isAhead = expected.areRecordsAhead === true || expected.isAfterKill === true;
+  const files = new Set(readdirSync(join(root, "references")));
+  for (const entry of entries) {
+    const own = entry.annotations?.["io.bootshim.reference"];
+    if (own === undefined) continue;
+    const file = `${createHash("sha256").update(own).digest("hex")}.json`;
+    if (!files.delete(file)) {
+      problems.push(`${own} has no record`);
+      continue;
+    }
+    const path = join(root, "references", file);
+    if ((lstatSync(path).mode & 0o777) !== 0o600) problems.push(`the record of ${own} is not private`);
+    const record = JSON.parse(readFileSync(path, "utf8"));
+    const isSame = JSON.stringify(record) === JSON.stringify({ schemaVersion: 1, name: own, entry });
+    if (!isSame && !(isAhead && record.name === own)) {
+      problems.push(`the record of ${own} is another one`);
+    }
+  }
+  const strays = [...files];
+  if (!isAhead && strays.length > 0) problems.push(`references/ holds ${strays}`);
   return problems;
 }
