@@ -8,6 +8,7 @@ import type { AgentContext } from "./agent_context.ts";
 import { readDomainXml, requireMachine } from "./domains.ts";
 import { chooseAcceleration, chooseFirmware } from "./host_facts.ts";
 import { withSource } from "./open_source.ts";
+import type { DiskWishes } from "./machine_disks.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
 import type { MachineWishes } from "./prepare_machine.ts";
 import type { OperationOptions } from "./progress.ts";
@@ -30,7 +31,7 @@ export async function definitionOfMachine(context: AgentContext, id: string): Pr
  */
 export async function definitionOfImage(
   context: AgentContext,
-  wish: ImageWish & BootWishes & { readonly machine: MachineWishes },
+  wish: ImageWish & BootWishes & { readonly machine: Omit<MachineWishes, keyof DiskWishes> },
   options: OperationOptions,
 ): Promise<Definition> {
   const pulled = await withSource(context, wish, async (source) => {

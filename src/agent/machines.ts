@@ -4,7 +4,7 @@ import { parseMachineId } from "../machine/machine_id.ts";
 import { inspectImage } from "../qemu/qemu_img.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { findOwnDomain, requireInactive, requireMachine, withLibvirt } from "./domains.ts";
-import type { MachineDocument } from "./prepare_document.ts";
+import type { MachineDisk, MachineDocument } from "./prepare_document.ts";
 
 export type ListedMachine =
   & Pick<
@@ -43,7 +43,7 @@ export async function releaseMachine(
   const machineId = parseMachineId(id);
   const machine = await readUnlessDamaged(context, id);
   await undefineIfKnown(context, { id, machine });
-  for (const disk of machine?.disks ?? []) if (!disk.readOnly) await requireUnused(id, disk.path);
+  for (const disk of machine?.disks ?? []) if (!disk.readOnly) await requireUnused(id, disk);
   await context.machines.remove(machineId, options);
   return { id };
 }
@@ -82,9 +82,9 @@ async function undefineIfKnown(context: AgentContext, { id, machine }: Known): P
 }
 
 /** QEMU locks the disks it writes; qemu-img asks for that lock. A disk that is missing or broken is in nobody's use. */
-async function requireUnused(id: string, path: string): Promise<void> {
+async function requireUnused(id: string, { path, format }: MachineDisk): Promise<void> {
   try {
-    await inspectImage(path, { format: "qcow2" });
+    await inspectImage(path, { format });
   } catch (error) {
     if (!(error instanceof ShimError) || error.code !== "QEMU_FAILED") throw error;
     if (!/Failed to get (?:shared )?"\w[\w ]*" lock/.test(error.message)) return;

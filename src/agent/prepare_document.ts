@@ -39,8 +39,11 @@ const machineDisk = z.strictObject({
   readOnly: z.boolean(),
   serial: z.string().nullable(),
   virtualSizeBytes: sizeBytes,
-  /** `overlay`: writes go to this machine's own file. `shared`: the cached layer itself, read-only. */
-  method: z.enum(["overlay", "shared"]),
+  /**
+   * `reflink`, `copy`: the machine's own, whole. `overlay`: its own writes, above the cached layer. `shared`: the cached
+   * layer itself, read-only.
+   */
+  method: z.enum(["reflink", "overlay", "copy", "shared"]),
   backing: z.strictObject({ path: absolutePath, format: diskFormat }).nullable(),
 });
 export type MachineDisk = z.infer<typeof machineDisk>;

@@ -1,30 +1,27 @@
-import { copyFile, writeFile } from "node:fs/promises";
-import { constants } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
-import type { BootDisk, PreparedBoot } from "../boot/prepared_boot.ts";
+import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import { ShimError } from "../errors.ts";
-import { toIoError } from "../host/io_error.ts";
 import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts";
 import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
 import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
 import { describeIssues } from "../image/json_document.ts";
+import { copyFileSparsely, writeNewFile } from "../machine/disk_file.ts";
 import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
-import { createOverlay } from "../qemu/qemu_img.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { chooseAcceleration, chooseFirmware, requireFirmware } from "./host_facts.ts";
+import { type DiskWishes, makeDisks } from "./machine_disks.ts";
 import type { BootWishes } from "./prepare_boot.ts";
-import { type MachineDisk, type MachineDocument, machineDocument } from "./prepare_document.ts";
+import { type MachineDocument, machineDocument } from "./prepare_document.ts";
 import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
 
 /** What a caller may say about a machine. `null` leaves the choice to us. */
-export type MachineWishes = DomainWishes & {
+export type MachineWishes = DomainWishes & DiskWishes & {
   readonly id: string;
   readonly uuid: string | null;
-  readonly diskSizeBytes: number | null;
   readonly acceleration: Acceleration | "auto";
 };
 
@@ -38,7 +35,6 @@ type Parts = {
 const DOMAIN_XML_NAME = "domain.xml";
 const CONSOLE_LOG_NAME = "console.log";
 const NVRAM_NAME = "nvram.fd";
-const SECTOR_BYTES = 512;
 
 /**
  * Makes a machine's folder: disks, NVRAM, definitions and record, complete or absent. The same id with the same wishes
@@ -90,6 +86,8 @@ function recordedWishes({ pulled, wish, machine }: Parts): MachineRecord["wishes
     appends: [...wish.appends],
     uuid: machine.uuid,
     diskSizeBytes: machine.diskSizeBytes,
+    diskFormat: machine.diskFormat,
+    clone: machine.clone,
     memoryMib: machine.memoryMib,
     cpus: machine.cpus,
     acceleration: machine.acceleration,
@@ -118,18 +116,31 @@ type Building = Parts & {
 
 async function buildMachine(context: AgentContext, building: Building): Promise<MachineRecord> {
   const { pulled, boot, machine, id, directory, options } = building;
+  const { fileSystem } = context.machines;
+  const { signal } = options;
   const place = context.machines.directoryOf(id);
   const uuid = machine.uuid ?? randomUUID();
   const acceleration = await chooseAcceleration(context, {
     architecture: boot.architecture,
     acceleration: machine.acceleration,
-    signal: options.signal,
+    signal,
   });
   const uefiFirmware = await chooseFirmware(context, boot.architecture);
-  const disks = await makeDisks(building, place);
+  const disks = await makeDisks(boot.disks, machine, {
+    directory,
+    place,
+    fileSystem,
+    signal,
+    note: context.note,
+  });
   const hasNvram = boot.firmware === "uefi";
   if (hasNvram) {
-    await copyTemplate(requireFirmware(uefiFirmware).nvramTemplatePath, join(directory, NVRAM_NAME));
+    const { nvramTemplatePath } = requireFirmware(uefiFirmware);
+    await copyFileSparsely(nvramTemplatePath, join(directory, NVRAM_NAME), {
+      fileSystem,
+      signal,
+      mayFollow: true,
+    });
   }
   const nvram = hasNvram ? join(place, NVRAM_NAME) : null;
   const definition = defineDomain({
@@ -138,7 +149,7 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     wishes: machine,
     host: { acceleration, uefiFirmware, keepOwnership: context.isRoot },
   });
-  await writeFile(join(directory, DOMAIN_XML_NAME), renderDomainXml(definition), { flag: "wx" });
+  await writeNewFile(join(directory, DOMAIN_XML_NAME), renderDomainXml(definition), { fileSystem });
   const document: MachineDocument = {
     id,
     uuid,
@@ -164,72 +175,4 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     ],
     document,
   };
-}
-
-async function makeDisks(
-  { boot, machine, directory, options }: Building,
-  place: string,
-): Promise<MachineDisk[]> {
-  if (machine.diskSizeBytes !== null && !boot.disks.some((disk) => !disk.readOnly)) {
-    throw new ShimError(
-      "REQUEST_INVALID",
-      `Cannot make a disk of ${machine.diskSizeBytes} bytes: the image boots without a writable disk`,
-    );
-  }
-  const disks: MachineDisk[] = [];
-  for (const disk of boot.disks) {
-    disks.push(
-      disk.readOnly
-        ? sharedDisk(disk)
-        : await overlayDisk(disk, { directory, place, sizeBytes: machine.diskSizeBytes, options }),
-    );
-  }
-  return disks;
-}
-
-/** A disk nobody writes needs no copy: every machine reads the cached layer. */
-function sharedDisk(disk: BootDisk): MachineDisk {
-  const { role, path, format, serial, virtualSizeBytes } = disk;
-  return { role, path, format, readOnly: true, serial, virtualSizeBytes, method: "shared", backing: null };
-}
-
-type OverlayPlace = {
-  readonly directory: string;
-  readonly place: string;
-  readonly sizeBytes: number | null;
-  readonly options: OperationOptions;
-};
-
-async function overlayDisk(
-  disk: BootDisk,
-  { directory, place, sizeBytes, options }: OverlayPlace,
-): Promise<MachineDisk> {
-  const name = "disk.qcow2";
-  // Disks come in sectors: QEMU gives a raw file that ends within one the rest of it, too.
-  const virtualSizeBytes = Math.ceil((sizeBytes ?? disk.virtualSizeBytes) / SECTOR_BYTES) * SECTOR_BYTES;
-  const overlay = {
-    path: join(directory, name),
-    backingPath: disk.path,
-    backingFormat: disk.format,
-    virtualSizeBytes,
-  };
-  await createOverlay(overlay, { signal: options.signal });
-  return {
-    role: disk.role,
-    path: join(place, name),
-    format: "qcow2",
-    readOnly: false,
-    serial: disk.serial,
-    virtualSizeBytes,
-    method: "overlay",
-    backing: { path: disk.path, format: disk.format },
-  };
-}
-
-async function copyTemplate(from: string, to: string): Promise<void> {
-  try {
-    await copyFile(from, to, constants.COPYFILE_EXCL);
-  } catch (error) {
-    throw toIoError(error, { action: "copy the firmware's variable store", path: from });
-  }
 }

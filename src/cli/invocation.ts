@@ -35,13 +35,18 @@ export type Invocation = {
   readonly withProgress: <T>(body: (onProgress: ProgressListener) => Promise<T>) => Promise<T>;
 };
 
+/** Commander knows `--disk-size` as `diskSize`. */
+function asTyped(issues: string): string {
+  return issues.replace(/^\w+/, (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`));
+}
+
 /** Parses a command's options into the type its action wants. */
 export function readOptions<T>(command: Command, schema: z.ZodType<T>): T {
   const result = schema.safeParse(givenOptions(command));
   if (result.success) return result.data;
   throw new ShimError(
     "REQUEST_INVALID",
-    `Cannot run "${command.name()}": option ${describeIssues(result.error)}`,
+    `Cannot run "${command.name()}": option ${asTyped(describeIssues(result.error))}`,
     {
       details: { remedy: `see: bootshim ${command.name()} --help` },
     },

@@ -6,7 +6,7 @@ import { CREATE_NEW, type FileSystem, type OpenFile, withOpenFile } from "../hos
 import { requireFreeSpace } from "../host/free_space.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { digestAlgorithm, digestEncoded, digestOf } from "../image/digest.ts";
-import { writeSparsely } from "./sparse_writer.ts";
+import { writeSparsely } from "../host/sparse_writer.ts";
 
 /**
  * Bytes collected before they are hashed and written: one step keeps the main loop for about a millisecond.

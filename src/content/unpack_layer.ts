@@ -8,7 +8,7 @@ import type { Descriptor } from "../image/descriptor.ts";
 import { digestEncoded } from "../image/digest.ts";
 import { blobCorrupt } from "./blob_file.ts";
 import type { ContentStore } from "./content_store.ts";
-import { HOLE_BYTES, writeSparsely } from "./sparse_writer.ts";
+import { HOLE_BYTES, writeSparsely } from "../host/sparse_writer.ts";
 import { openPackedDisk, type PackedDisk, type PackingStep } from "./unpack_disk.ts";
 import { type UnpackLimits, UnpackMeter } from "./unpack_limits.ts";
 import { verifiedChunks } from "./verified_chunks.ts";

@@ -7,6 +7,8 @@
  */
 import { constants, type Stats } from "node:fs";
 import * as nodeFs from "node:fs/promises";
+import { type DataExtent, findData } from "./data_extent.ts";
+import { reflink } from "./reflink.ts";
 
 /**
  * Reads an existing file whose name is not trusted: follows no link, waits for no FIFO, takes no terminal.
@@ -41,6 +43,10 @@ export interface OpenFile {
   /** Writes all of `bytes`. */
   write(bytes: Uint8Array, offsetBytes: number): Promise<void>;
   truncate(sizeBytes: number): Promise<void>;
+  /** Becomes a copy of `source` that shares its blocks, whole; `isReflinkUnsupported` knows the errors of "not here". */
+  cloneFrom(source: OpenFile): Promise<void>;
+  /** The next part at or after `offsetBytes` that is no hole, or undefined when only a hole follows. */
+  findData(offsetBytes: number): Promise<DataExtent | undefined>;
   chmod(mode: number): Promise<void>;
   chown(ownerId: number, groupId: number): Promise<void>;
   /** fsync(2). A failure is final: the kernel may have dropped the pages, so a second call proves nothing. */
@@ -127,6 +133,8 @@ function toOpenFile(file: nodeFs.FileHandle): OpenFile {
       }
     },
     truncate: (sizeBytes) => file.truncate(sizeBytes),
+    cloneFrom: (source) => reflink(source.fd, file.fd),
+    findData: (offsetBytes) => findData(file.fd, offsetBytes),
     chmod: (mode) => file.chmod(mode),
     chown: (ownerId, groupId) => file.chown(ownerId, groupId),
     sync: () => file.sync(),

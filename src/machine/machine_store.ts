@@ -53,6 +53,11 @@ export class MachineStore {
   readonly #groupId: number | null;
   readonly #fileSystem: FileSystem;
 
+  /** What machines' files are made through. */
+  get fileSystem(): FileSystem {
+    return this.#fileSystem;
+  }
+
   private constructor(root: string, options: MachineStoreOptions) {
     this.#machines = join(root, "machines");
     this.#locks = lockDirectoryOf(root);

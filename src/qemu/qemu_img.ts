@@ -1,13 +1,11 @@
-import { open, rm } from "node:fs/promises";
 import { isAbsolute } from "node:path";
 import { z } from "zod";
 import type { DiskFormat } from "../boot/prepared_boot.ts";
 import { ShimError } from "../errors.ts";
-import { errnoOf, toIoError } from "../host/io_error.ts";
 import { captureProgram, type ProgramRunner } from "./capture_program.ts";
 import type { ProgramLimits } from "./host_program.ts";
 
-/** qemu-img works on headers here, never on content: seconds and megabytes are plenty, whatever an image claims. */
+/** For work on headers: seconds and megabytes are plenty, whatever an image claims. Copies of content get more. */
 const LIMITS: ProgramLimits = {
   addressSpaceBytes: 1024 * 1024 * 1024,
   cpuSeconds: 10,
@@ -16,19 +14,11 @@ const LIMITS: ProgramLimits = {
 };
 const TIMEOUT_MS = 30_000;
 const MAX_OUTPUT_BYTES = 1024 * 1024;
-const SECTOR_BYTES = 512;
 
 export type QemuImgOptions = {
   readonly signal?: AbortSignal | undefined;
   /** Runs qemu-img; a test puts a recorder here. */
   readonly run?: ProgramRunner;
-};
-
-export type Overlay = {
-  readonly path: string;
-  readonly backingPath: string;
-  readonly backingFormat: DiskFormat;
-  readonly virtualSizeBytes: number;
 };
 
 /** What qemu-img reads in one image file; the files it refers to are not opened. */
@@ -53,6 +43,8 @@ const imageInfoJson = z.object({
   "format-specific": z.object({ data: z.object({ "data-file": z.string().optional() }) }).optional(),
 });
 
+const measureJson = z.object({ required: z.int().min(0) });
+
 /**
  * Reads an image's header as the stated format; the format is never guessed.
  *
@@ -69,12 +61,7 @@ export async function inspectImage(
   const action = `inspect image "${path}"`;
   const output = await runQemuImg(["info", "--output=json", "-f", format, path], { action, ...options });
   const parsed = imageInfoJson.safeParse(parseJson(output));
-  if (!parsed.success) {
-    throw new ShimError(
-      "QEMU_FAILED",
-      `Cannot ${action}: the answer of qemu-img is not as expected, ${z.prettifyError(parsed.error)}`,
-    );
-  }
+  if (!parsed.success) throw unexpected(action, parsed.error);
   const answer = parsed.data;
   const backingPath = answer["backing-filename"];
   return {
@@ -88,114 +75,109 @@ export async function inspectImage(
   };
 }
 
+export type Conversion = {
+  /** An image that stands alone: it passed the gate, or we made it. */
+  readonly path: string;
+  readonly format: DiskFormat;
+  readonly virtualSizeBytes: number;
+  readonly targetPath: string;
+  readonly targetFormat: DiskFormat;
+};
+
+/** Content for each byte of a qcow2 file, as for packed layers: all entries of its tables may name one cluster. */
+const MAX_RATIO = 1000;
+const RATIO_FROM_BYTES = 16 * 1024 * 1024;
+
 /**
- * Makes a qcow2 file that reads through to `backingPath` and takes all writes, then reads it back and compares.
+ * Writes an image in another format. `targetPath` must not exist; a failure may leave a part of it. Zeros take no space.
  *
- * `path` must not exist; it is the owner's alone (mode 0600) and is removed again on failure. A crash can leave half of
- * it: whoever needs a name that is complete or absent makes it under another name and renames it, which keeps it valid
- * because the backing path is absolute. Nothing is synced.
- *
- * @param overlay.virtualSizeBytes a multiple of 512, and no less than the backing image's
- * @throws {ShimError} CONFLICT when `path` exists; LIMIT_EXCEEDED when the disk would shrink; FORMAT_UNSAFE when the
- *   backing image does not stand alone; CONTENT_CORRUPT when the overlay reads back differently
- * @throws {ShimError} QEMU_FAILED, HYPERVISOR_UNAVAILABLE, HYPERVISOR_TIMEOUT, CANCELLED, NO_SPACE, IO_ERROR
+ * @param conversion.fileBytes how large the image's file is
+ * @param conversion.availableBytes how much may be written
+ * @throws {ShimError} LIMIT_EXCEEDED when far more comes out than any disk's content; NO_SPACE; FORMAT_UNSAFE when its
+ *   tables make no sense; HYPERVISOR_UNAVAILABLE, HYPERVISOR_TIMEOUT, CANCELLED
  */
-export async function createOverlay(overlay: Overlay, options: QemuImgOptions = {}): Promise<void> {
-  const { path, backingPath, backingFormat, virtualSizeBytes } = overlay;
+export async function convertImage(
+  conversion: Conversion & { readonly fileBytes: number; readonly availableBytes: number },
+  options: QemuImgOptions = {},
+): Promise<void> {
+  const { path, format, virtualSizeBytes, targetPath, targetFormat, fileBytes, availableBytes } = conversion;
   requireAbsolute(path);
-  requireAbsolute(backingPath);
-  const action = `create overlay "${path}"`;
-  if (
-    !Number.isSafeInteger(virtualSizeBytes) || virtualSizeBytes <= 0 || virtualSizeBytes % SECTOR_BYTES !== 0
-  ) {
-    throw new ShimError(
-      "REQUEST_INVALID",
-      `Cannot ${action}: size is ${virtualSizeBytes} bytes, must be a multiple of ${SECTOR_BYTES}`,
-    );
-  }
-  const base = await inspectStandaloneBase(overlay, options);
-  if (virtualSizeBytes < base.virtualSizeBytes) {
-    throw new ShimError(
-      "LIMIT_EXCEEDED",
-      `Cannot ${action}: size is ${virtualSizeBytes} bytes, the image has ${base.virtualSizeBytes} bytes and a disk never shrinks`,
-      { details: { remedy: `ask for at least ${base.virtualSizeBytes} bytes` } },
-    );
-  }
-  await reserve(path);
-  try {
-    await runQemuImg(
-      ["create", "-q", "-f", "qcow2", "-F", backingFormat, "-b", backingPath, path, String(virtualSizeBytes)],
-      { action, ...options },
-    );
-    await compareOverlay(overlay, options);
-  } catch (error) {
-    // A failing removal would only hide why there is something to remove.
-    await rm(path, { force: true }).catch(() => {});
-    throw error;
-  }
-}
-
-/**
- * Checks that an overlay is what it was made as: its backing file by absolute path and format, one level deep, no data
- * elsewhere, its size. For whoever is about to hand it to a guest.
- *
- * @throws {ShimError} CONTENT_CORRUPT when anything differs; FORMAT_UNSAFE when the backing image does not stand alone
- * @throws {ShimError} QEMU_FAILED, HYPERVISOR_UNAVAILABLE, HYPERVISOR_TIMEOUT, CANCELLED
- */
-export async function verifyOverlay(overlay: Overlay, options: QemuImgOptions = {}): Promise<void> {
-  await compareOverlay(overlay, options);
-  await inspectStandaloneBase(overlay, options);
-}
-
-async function compareOverlay(overlay: Overlay, options: QemuImgOptions): Promise<void> {
-  const { path, backingPath, backingFormat, virtualSizeBytes } = overlay;
-  const facts = await inspectImage(path, { format: "qcow2", ...options });
-  const expected = {
-    backing: { path: backingPath, format: backingFormat },
-    virtualSizeBytes,
-    dataFilePath: null,
+  requireAbsolute(targetPath);
+  const action = `convert image "${path}"`;
+  const gibibytes = Math.ceil(virtualSizeBytes / 2 ** 30);
+  // It reads all tables, and all content of a raw image.
+  const heavy = {
+    limits: {
+      addressSpaceBytes: LIMITS.addressSpaceBytes,
+      cpuSeconds: 30 + 30 * gibibytes,
+      // The tables of qcow2 take a thousandth, if that.
+      fileSizeBytes: virtualSizeBytes + Math.ceil(virtualSizeBytes / 512) + 32 * 1024 * 1024,
+    },
+    timeoutMs: 60_000 * (1 + gibibytes),
   };
-  const found = {
-    backing: facts.backing,
-    virtualSizeBytes: facts.virtualSizeBytes,
-    dataFilePath: facts.dataFilePath,
-  };
-  if (JSON.stringify(found) !== JSON.stringify(expected)) {
-    throw new ShimError(
-      "CONTENT_CORRUPT",
-      `Cannot use overlay "${path}": it says ${JSON.stringify(found)}, expected ${JSON.stringify(expected)}`,
-      { details: { found, expected, remedy: "release the machine and prepare it again" } },
-    );
-  }
-}
-
-async function inspectStandaloneBase(overlay: Overlay, options: QemuImgOptions): Promise<ImageFacts> {
-  const { backingPath, backingFormat } = overlay;
-  const base = await inspectImage(backingPath, { format: backingFormat, ...options });
-  if (base.backing === null && base.dataFilePath === null) return base;
-  const other = base.backing?.path ?? base.dataFilePath;
-  throw new ShimError(
-    "FORMAT_UNSAFE",
-    `Cannot use image "${backingPath}" as a backing file: it refers to ${
-      JSON.stringify(other)
-    }, must stand alone`,
-  );
-}
-
-/** qemu-img would overwrite what is there and follow a link; after this it writes into a file that is ours. */
-async function reserve(path: string): Promise<void> {
   try {
-    await (await open(path, "wx", 0o600)).close();
-  } catch (error) {
-    if (errnoOf(error) === "EEXIST") {
+    const contentBytes = await measureContent(conversion, { ...options, ...heavy });
+    if (contentBytes > Math.max(RATIO_FROM_BYTES, MAX_RATIO * fileBytes)) {
       throw new ShimError(
-        "CONFLICT",
-        `Cannot create overlay "${path}": there is a file by that name, expected none`,
-        { cause: error },
+        "LIMIT_EXCEEDED",
+        `Cannot ${action}: ${contentBytes} bytes come out of ${fileBytes} bytes, limit is ${MAX_RATIO} for each`,
       );
     }
-    throw toIoError(error, { action: "create an overlay", path });
+    if (contentBytes > availableBytes) {
+      throw new ShimError(
+        "NO_SPACE",
+        `Cannot ${action}: ${availableBytes} bytes are free, ${contentBytes} bytes are needed`,
+        { details: { remedy: "free space there, or choose another --root" } },
+      );
+    }
+    await runQemuImg(["convert", "-q", "-f", format, "-O", targetFormat, path, targetPath], {
+      action,
+      ...options,
+      ...heavy,
+    });
+  } catch (error) {
+    // The header passed the gate; what qemu-img fails on is behind it, and the image's own fault.
+    if (!(error instanceof ShimError) || error.code !== "QEMU_FAILED" || format !== "qcow2") throw error;
+    throw new ShimError("FORMAT_UNSAFE", `Cannot ${action}: its tables are broken`, {
+      cause: error,
+      details: { reason: "table", tool: error.message, remedy: "publish the image with a sound disk" },
+    });
   }
+}
+
+/** What a new qcow2 file with the image's content would take: the one figure that counts allocated clusters only. */
+async function measureContent(
+  { path, format }: Conversion,
+  options: QemuImgOptions & Heavy,
+): Promise<number> {
+  const action = `measure image "${path}"`;
+  const args = ["measure", "--output=json", "-f", format, "-O", "qcow2", path];
+  const parsed = measureJson.safeParse(parseJson(await runQemuImg(args, { action, ...options })));
+  if (parsed.success) return parsed.data.required;
+  throw unexpected(action, parsed.error);
+}
+
+/**
+ * Grows an image that we made, and that no guest has had.
+ *
+ * @throws {ShimError} QEMU_FAILED, HYPERVISOR_UNAVAILABLE, HYPERVISOR_TIMEOUT, CANCELLED, NO_SPACE
+ */
+export async function growImage(
+  path: string,
+  { format, virtualSizeBytes, ...options }: QemuImgOptions & {
+    readonly format: DiskFormat;
+    readonly virtualSizeBytes: number;
+  },
+): Promise<void> {
+  requireAbsolute(path);
+  const args = ["resize", "-q", "-f", format, path, String(virtualSizeBytes)];
+  // The tables of a larger disk lie behind what it holds already.
+  const fileSizeBytes = LIMITS.fileSizeBytes + virtualSizeBytes;
+  await runQemuImg(args, {
+    action: `grow image "${path}"`,
+    limits: { ...LIMITS, fileSizeBytes },
+    ...options,
+  });
 }
 
 /** A path that begins with "/" is a path to QEMU; others may be taken for a protocol ("nbd:…") or an option ("-…"). */
@@ -207,17 +189,22 @@ function requireAbsolute(path: string): void {
   );
 }
 
+type Heavy = { readonly limits?: ProgramLimits; readonly timeoutMs?: number };
+
 async function runQemuImg(
   args: readonly string[],
-  { action, signal, run = captureProgram }: QemuImgOptions & { readonly action: string },
+  { action, signal, run = captureProgram, limits = LIMITS, timeoutMs = TIMEOUT_MS }:
+    & QemuImgOptions
+    & Heavy
+    & { readonly action: string },
 ): Promise<string> {
   try {
     return await run(["qemu-img", ...args], {
       action,
       signal,
-      timeoutMs: TIMEOUT_MS,
+      timeoutMs,
       maxOutputBytes: MAX_OUTPUT_BYTES,
-      limits: LIMITS,
+      limits,
     });
   } catch (error) {
     // Its exit status is 1 whatever happened; the words are libc's, in the language we set.
@@ -229,6 +216,13 @@ async function runQemuImg(
       details: { remedy: "free space there, or choose another --root" },
     });
   }
+}
+
+function unexpected(action: string, error: z.ZodError): ShimError {
+  return new ShimError(
+    "QEMU_FAILED",
+    `Cannot ${action}: the answer of qemu-img is not as expected, ${z.prettifyError(error)}`,
+  );
 }
 
 function parseJson(text: string): unknown {

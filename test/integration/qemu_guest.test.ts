@@ -7,7 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { PreparedBoot } from "../../src/boot/prepared_boot.ts";
 import { defineDomain, type DomainMachine } from "../../src/hypervisor/define_domain.ts";
 import { renderQemuCommand } from "../../src/hypervisor/qemu_command/command.ts";
-import { createOverlay } from "../../src/qemu/qemu_img.ts";
+import { nodeFileSystem as fileSystem } from "../../src/host/file_system.ts";
+import { writeOverlayFile } from "../../src/machine/disk_file.ts";
 import { runQemu } from "../../src/qemu/qemu_process.ts";
 import { makeGuestPart, parseGuestReport } from "../support/guest_image.ts";
 
@@ -107,7 +108,8 @@ describe("guest-image boots under runQemu", () => {
     ]);
     const before = await sha256(base);
     const path = join(folder, "disk.qcow2");
-    await createOverlay({ path, backingPath: base, backingFormat: "raw", virtualSizeBytes: 32 * MIB });
+    const overlay = { backingPath: base, backingFormat: "raw", virtualSizeBytes: 32 * MIB } as const;
+    await writeOverlayFile(path, overlay, { fileSystem });
     const cmdline = "console=ttyS0 quiet root=/dev/disk/by-id/virtio-machineboot rw";
     const args = [
       ...["-kernel", kernel, "-initrd", initramfs, "-append", cmdline],

@@ -1,12 +1,12 @@
 import { execFileSync } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { mkdtemp, open, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { captureProgram, type ProgramRunner } from "../../src/qemu/capture_program.ts";
-import { createOverlay, inspectImage, type Overlay, verifyOverlay } from "../../src/qemu/qemu_img.ts";
+import { convertImage, growImage, inspectImage } from "../../src/qemu/qemu_img.ts";
+import { codeOf, failureOf } from "../support/failures.ts";
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -25,191 +25,154 @@ const recorder: ProgramRunner = (argv, options) => {
   calls.push([...argv]);
   return captureProgram(argv, options);
 };
-const overlayOf = (change: Partial<Overlay> = {}): Overlay => ({
-  path: join(folder, "disk.qcow2"),
-  backingPath: base,
-  backingFormat: "raw",
-  virtualSizeBytes: 2 * MIB,
-  ...change,
-});
-const create = (change: Partial<Overlay> = {}) => createOverlay(overlayOf(change), { run: recorder });
 const qemuImg = (...args: string[]) => execFileSync("qemu-img", args, { stdio: ["ignore", "pipe", "pipe"] });
 
-/** HD14: qemu-img may not guess a format, whatever it is asked to do. */
-function expectExplicitFormats() {
-  expect(calls.length).toBeGreaterThan(0);
-  for (const [program, command, ...args] of calls) {
-    expect([program, command]).toEqual(["qemu-img", expect.stringMatching(/^(?:info|create)$/)]);
-    expect(args[args.indexOf("-f") + 1]).toMatch(/^(?:raw|qcow2)$/);
-    if (command === "create") {
-      expect(args[args.indexOf("-F") + 1]).toMatch(/^(?:raw|qcow2)$/);
-      expect(args[args.indexOf("-b") + 1]).toMatch(/^\//);
-    }
-  }
+type Converting = Parameters<typeof convertImage>[0];
+/** A conversion of a fresh qcow2 file of 1 MiB to raw. */
+function conversion(change: Partial<Converting> = {}): Converting {
+  const path = join(folder, "base.qcow2");
+  if (change.path === undefined) qemuImg("convert", "-f", "raw", "-O", "qcow2", base, path);
+  return {
+    path,
+    format: "qcow2",
+    virtualSizeBytes: MIB,
+    targetPath: join(folder, "disk.raw"),
+    targetFormat: "raw",
+    fileBytes: 300_000,
+    availableBytes: 2 ** 30,
+    ...change,
+  };
 }
 
-describe("createOverlay", () => {
-  it("HD15: makes a private qcow2 one level above its base, with absolute path and formats", async () => {
-    await create();
-    expect(await inspectImage(join(folder, "disk.qcow2"), { format: "qcow2" })).toEqual({
-      format: "qcow2",
-      virtualSizeBytes: 2 * MIB,
-      allocatedBytes: expect.any(Number),
-      backing: { path: base, format: "raw" },
-      dataFilePath: null,
-    });
-    expect((await stat(join(folder, "disk.qcow2"))).mode & 0o777).toBe(0o600);
+/** A qcow2 file all of whose entries name one compressed cluster: 4 GiB of noise out of a few MiB of tables. */
+async function writeBomb(path: string): Promise<void> {
+  qemuImg("create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", path, "4T");
+  const noise = join(folder, "noise");
+  await writeFile(noise, randomBytes(64 * 1024));
+  await truncate(noise, 2 * MIB);
+  execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -c -s ${noise} 0 2M`, path]);
+  const file = await open(path, "r+");
+  const header = Buffer.alloc(104);
+  await file.read(header, 0, 104, 0);
+  const l1Offset = Number(header.readBigUInt64BE(40));
+  const l1 = Buffer.alloc(8);
+  await file.read(l1, 0, 8, l1Offset);
+  const l2 = Buffer.alloc(2 * MIB);
+  const l2Offset = Number(l1.readBigUInt64BE() & 0x00fffffffffffe00n);
+  await file.read(l2, 0, 8, l2Offset);
+  for (let at = 8; at < l2.length; at += 8) l2.copy(l2, at, 0, 8);
+  await file.write(l2, 0, l2.length, l2Offset);
+  // The four L1 entries: each of 512 GiB.
+  for (let entry = 1; entry < header.readUInt32BE(36); entry++) {
+    await file.write(l1, 0, 8, l1Offset + 8 * entry);
+  }
+  await file.close();
+}
+
+/** Changes the L2 entry of a qcow2 file's first guest cluster. */
+async function changeFirstCluster(path: string, change: (entry: Buffer) => void): Promise<void> {
+  const file = await open(path, "r+");
+  const number = Buffer.alloc(8);
+  await file.read(number, 0, 8, 40);
+  await file.read(number, 0, 8, Number(number.readBigUInt64BE()));
+  const entry = Buffer.alloc(8);
+  change(entry);
+  await file.write(entry, 0, 8, Number(number.readBigUInt64BE() & 0x00fffffffffffe00n));
+  await file.close();
+}
+
+describe("convertImage", () => {
+  it("HD14: names every format in every call, and gives the same content", async () => {
+    for (const targetFormat of ["raw", "qcow2"] as const) {
+      const targetPath = join(folder, `disk.${targetFormat}`);
+      await convertImage(conversion({ targetFormat, targetPath }), { run: recorder });
+      qemuImg("compare", "-f", "raw", "-F", targetFormat, base, targetPath);
+    }
+    expect(
+      calls.map(([, ...args]) => args.slice(0, 6).filter((word) => /^(-[fO]|raw|qcow2|[a-z]+)$/.test(word))),
+    )
+      .toEqual([
+        ["measure", "-f", "qcow2", "-O", "qcow2"],
+        ["convert", "-f", "qcow2", "-O", "raw"],
+        ["measure", "-f", "qcow2", "-O", "qcow2"],
+        ["convert", "-f", "qcow2", "-O", "qcow2"],
+      ]);
   });
 
-  it("HD14: names every format in every call", async () => {
-    await create();
-    await verifyOverlay(overlayOf(), { run: recorder });
-    expectExplicitFormats();
-    expect(calls.map(([, command]) => command)).toEqual(["info", "create", "info", "info", "info"]);
+  it("HD12: a bomb of compressed clusters is LIMIT_EXCEEDED before a byte of it is written", async () => {
+    const path = join(folder, "bomb.qcow2");
+    await writeBomb(path);
+    const fileBytes = (await stat(path)).size;
+    expect(fileBytes).toBeLessThan(32 * MIB);
+    const failure = await failureOf(
+      convertImage(conversion({ path, fileBytes, virtualSizeBytes: 4 * 2 ** 40, availableBytes: 2 ** 50 })),
+    );
+    expect([failure.code, failure.message]).toEqual([
+      "LIMIT_EXCEEDED",
+      expect.stringContaining("limit is 1000"),
+    ]);
+    expect((await readdir(folder)).sort()).toEqual(["base.raw", "bomb.qcow2", "noise"]);
   });
 
-  it("reads through to a qcow2 base as well", async () => {
-    const backingPath = join(folder, "base.qcow2");
-    qemuImg("convert", "-f", "raw", "-O", "qcow2", base, backingPath);
-    await create({ backingPath, backingFormat: "qcow2" });
-    const flat = join(folder, "flat.raw");
-    qemuImg("convert", "-f", "qcow2", "-O", "raw", join(folder, "disk.qcow2"), flat);
-    expect((await readFile(flat)).subarray(0, MIB).equals(await readFile(base))).toBe(true);
-    expectExplicitFormats();
+  it("DC11: is NO_SPACE before a byte of it is written when the content does not fit", async () => {
+    expect(await codeOf(convertImage(conversion({ availableBytes: 1000 })))).toBe("NO_SPACE");
+    expect((await readdir(folder)).sort()).toEqual(["base.qcow2", "base.raw"]);
   });
 
   it.each([
-    "a,b=c,,d",
-    "nbd:127.0.0.1:10809",
-    'json:{"driver":"raw"}',
-    "with space and\nnewline",
-    "-o",
-    "%s #1 \\ 'quote' \"double\"",
-    "ä€😀",
-  ])("reads its own path and its base's back as given: %j", async (name) => {
-    const odd = join(folder, name);
-    await mkdir(odd);
-    const overlay = { backingPath: join(odd, name), path: join(odd, `overlay ${name}`) };
-    await writeFile(overlay.backingPath, await readFile(base));
-    await create(overlay);
-    expect((await inspectImage(overlay.path, { format: "qcow2" })).backing).toEqual({
-      path: overlay.backingPath,
-      format: "raw",
+    ["a cluster that does not lie at one", (l2: Buffer) => l2.writeBigUInt64BE((1n << 63n) | 0x10200n)],
+    ["compressed data that is none", (l2: Buffer) => l2.writeBigUInt64BE((1n << 62n) | 0x50000n)],
+  ])("HD12: is FORMAT_UNSAFE when the tables name %s", async (_what, change) => {
+    const wish = conversion();
+    await changeFirstCluster(wish.path, change);
+    const failure = await failureOf(convertImage(wish));
+    expect([failure.code, failure.details["reason"]]).toEqual(["FORMAT_UNSAFE", "table"]);
+  });
+
+  it("HD12: takes a cluster behind the file's end for zeros, as QEMU does, and writes none", async () => {
+    const wish = conversion();
+    await changeFirstCluster(wish.path, (entry) => entry.writeBigUInt64BE((1n << 63n) | (1n << 50n)));
+    await convertImage(wish);
+    const { size, blocks } = await stat(wish.targetPath);
+    expect(size).toBe(MIB);
+    expect(blocks * 512).toBeLessThanOrEqual(4096);
+  });
+
+  it("HD12: has limits that follow from the disk's size", async () => {
+    const seen: unknown[] = [];
+    await convertImage(conversion(), {
+      run: (argv, options) => {
+        const { limits, timeoutMs, maxOutputBytes } = options;
+        seen.push({ limits, timeoutMs, maxOutputBytes });
+        return captureProgram(argv, options);
+      },
     });
-    expect((await readdir(odd)).sort()).toEqual([name, `overlay ${name}`].sort());
+    const limits = { addressSpaceBytes: 1024 * MIB, cpuSeconds: 60, fileSizeBytes: 33 * MIB + 2048 };
+    expect(new Set(seen.map((each) => JSON.stringify(each)))).toEqual(
+      new Set([JSON.stringify({ limits, timeoutMs: 120_000, maxOutputBytes: MIB })]),
+    );
   });
 
-  it("HD13: takes a raw base as raw, although its bytes are a qcow2 header that names a file of the host", async () => {
-    const canary = join(folder, "canary");
-    await writeFile(canary, randomBytes(1024));
-    const header = join(folder, "header.qcow2");
-    qemuImg("create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", canary, header, "1G");
-    await writeFile(base, await readFile(header));
-    const size = (await stat(base)).size;
-    await create({ virtualSizeBytes: MIB });
-    const flat = join(folder, "flat.raw");
-    qemuImg("convert", "-f", "qcow2", "-O", "raw", join(folder, "disk.qcow2"), flat);
-    expect((await readFile(flat)).subarray(0, size).equals(await readFile(header))).toBe(true);
-  });
-
-  it("HD01, HD02: refuses a base that refers to another file, and leaves nothing", async () => {
-    const chained = join(folder, "chained.qcow2");
-    qemuImg("create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, chained);
-    const split = join(folder, "split.qcow2");
-    qemuImg("create", "-q", "-f", "qcow2", "-o", `data_file=${join(folder, "data.raw")}`, split, "1M");
-    for (const backingPath of [chained, split]) {
-      await expect(create({ backingPath, backingFormat: "qcow2" })).rejects.toMatchObject({
-        code: "FORMAT_UNSAFE",
-        message: expect.stringContaining("must stand alone"),
-      });
-    }
-    expect(existsSync(join(folder, "disk.qcow2"))).toBe(false);
-  });
-
-  it("HD21: grows a disk to the byte and never shrinks it", async () => {
-    await create({ virtualSizeBytes: MIB + 512 });
-    await rm(join(folder, "disk.qcow2"));
-    await expect(create({ virtualSizeBytes: MIB - 512 })).rejects.toMatchObject({
-      code: "LIMIT_EXCEEDED",
-      details: { remedy: `ask for at least ${MIB} bytes` },
-    });
-    await expect(create({ virtualSizeBytes: MIB + 1 })).rejects.toMatchObject({ code: "REQUEST_INVALID" });
-    expect(existsSync(join(folder, "disk.qcow2"))).toBe(false);
-  });
-
-  it("is CONFLICT where something is already, be it a link, and does not touch it", async () => {
-    const path = join(folder, "disk.qcow2");
-    const target = join(folder, "target");
-    await symlink(target, path);
-    await expect(create()).rejects.toMatchObject({ code: "CONFLICT" });
-    expect(existsSync(target)).toBe(false);
-    await rm(path);
-    await writeFile(path, "somebody's");
-    await expect(create()).rejects.toMatchObject({ code: "CONFLICT" });
-    expect(await readFile(path, "utf8")).toBe("somebody's");
-  });
-
-  it("leaves nothing when qemu-img fails half-way, and tells why", async () => {
-    const run: ProgramRunner = async (argv, options) => {
-      const output = await captureProgram(argv, options);
-      if (argv[1] === "create") await truncate(join(folder, "disk.qcow2"), 100);
-      return output;
-    };
-    await expect(createOverlay(overlayOf(), { run })).rejects.toMatchObject({ code: "QEMU_FAILED" });
-    expect(await readdir(folder)).toEqual(["base.raw"]);
-    const missing = join(folder, "missing.raw");
-    await expect(create({ backingPath: missing })).rejects.toMatchObject({
-      code: "QEMU_FAILED",
-      message: expect.stringContaining("No such file or directory"),
-    });
-    expect(await readdir(folder)).toEqual(["base.raw"]);
-  });
-
-  it("takes absolute paths only", async () => {
+  it("takes absolute paths only, and is CANCELLED by its signal", async () => {
     for (const path of ["nbd:localhost:1", "disk.qcow2", "-x", "/a\0b"]) {
-      await expect(create({ path })).rejects.toMatchObject({ code: "INTERNAL" });
-      await expect(create({ backingPath: path })).rejects.toMatchObject({ code: "INTERNAL" });
+      expect(await codeOf(convertImage(conversion({ path }), { run: recorder }))).toBe("INTERNAL");
+      expect(await codeOf(convertImage(conversion({ targetPath: path }), { run: recorder }))).toBe(
+        "INTERNAL",
+      );
     }
     expect(calls).toEqual([]);
-  });
-
-  it("is CANCELLED by its signal", async () => {
-    const signal = AbortSignal.abort();
-    await expect(createOverlay(overlayOf(), { signal })).rejects.toMatchObject({ code: "CANCELLED" });
-    expect(await readdir(folder)).toEqual(["base.raw"]);
+    expect(await codeOf(convertImage(conversion(), { signal: AbortSignal.abort() }))).toBe("CANCELLED");
   });
 });
 
-describe("verifyOverlay", () => {
-  it("HD15: finds an overlay whose base, base's format or size was changed", async () => {
-    const path = join(folder, "disk.qcow2");
-    const other = join(folder, "other.raw");
-    await writeFile(other, await readFile(base));
-    const changes: [string, () => void][] = [
-      ["base", () => qemuImg("rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", other, path)],
-      ["relative base", () => qemuImg("rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "base.raw", path)],
-      ["base's format", () => qemuImg("rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", base, path)],
-      ["no base", () => qemuImg("rebase", "-u", "-f", "qcow2", "-b", "", path)],
-      ["size", () => qemuImg("resize", "-q", "-f", "qcow2", path, "3M")],
-    ];
-    const verdicts = [];
-    for (const [what, change] of changes) {
-      await create();
-      await verifyOverlay(overlayOf());
-      change();
-      verdicts.push([what, await verifyOverlay(overlayOf()).catch((error) => error.code)]);
-      await rm(path);
-    }
-    expect(verdicts).toEqual(changes.map(([what]) => [what, "CONTENT_CORRUPT"]));
-  });
-
-  it("leaves overlay and base as they are", async () => {
-    await create();
-    const digest = async (path: string) => createHash("sha256").update(await readFile(path)).digest("hex");
-    const paths = [base, join(folder, "disk.qcow2")];
-    const before = await Promise.all(paths.map(digest));
-    await verifyOverlay(overlayOf());
-    expect(await Promise.all(paths.map(digest))).toEqual(before);
+describe("growImage", () => {
+  it("DC24: grows a qcow2 disk to the byte", async () => {
+    const { path } = conversion();
+    await growImage(path, { format: "qcow2", virtualSizeBytes: 3 * MIB + 512, run: recorder });
+    expect((await inspectImage(path, { format: "qcow2" })).virtualSizeBytes).toBe(3 * MIB + 512);
+    expect(calls).toEqual([["qemu-img", "resize", "-q", "-f", "qcow2", path, String(3 * MIB + 512)]]);
+    await growImage(path, { format: "qcow2", virtualSizeBytes: 2 ** 44 });
+    expect((await inspectImage(path, { format: "qcow2" })).virtualSizeBytes).toBe(2 ** 44);
   });
 });
 
@@ -257,17 +220,4 @@ describe("inspectImage", () => {
       await expect(inspected).rejects.toMatchObject({ code: "QEMU_FAILED" });
     },
   );
-});
-
-it("DC11 a full disk: createOverlay says NO_SPACE and leaves nothing", async () => {
-  const full = join(folder, "full");
-  await mkdir(full);
-  execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", full]);
-  try {
-    const path = join(full, "disk.qcow2");
-    await expect(create({ path })).rejects.toMatchObject({ code: "NO_SPACE" });
-    expect(await readdir(full)).toEqual([]);
-  } finally {
-    execFileSync("umount", [full]);
-  }
 });

@@ -33,6 +33,8 @@ export class FaultyFileSystem implements FileSystem {
           () => file.write(bytes.subarray(0, bytes.length >> 1), offset),
         ),
       truncate: (size) => step("truncate", () => file.truncate(size)),
+      cloneFrom: (source) => step("clone", () => file.cloneFrom(source)),
+      findData: (offset) => step("seek", () => file.findData(offset)),
       chmod: (bits) => step("chmod", () => file.chmod(bits)),
       chown: (owner, group) => step("chown", () => file.chown(owner, group)),
       sync: () => step("sync", () => file.sync()),

@@ -102,6 +102,8 @@ export function bootWishesOf(options: z.infer<typeof bootOptions>): BootWishes {
 export function addMachineOptions(command: Command): Command {
   return command
     .option("--disk-size <size>", "size of the machine's disk, such as 20GiB; grows, never shrinks")
+    .option("--disk-format <format>", "of the machine's disk: auto, raw or qcow2", "auto")
+    .option("--clone <method>", "how its disk is made: auto, reflink, overlay or copy", "auto")
     .option("--memory <size>", "memory", "1GiB")
     .option("--cpus <n>", "processors", "1")
     .option("--accel <kind>", "auto, kvm or tcg", "auto")
@@ -111,6 +113,8 @@ export function addMachineOptions(command: Command): Command {
 
 export const machineOptions = z.object({
   diskSize: z.string().optional(),
+  diskFormat: z.enum(["auto", "raw", "qcow2"]),
+  clone: z.enum(["auto", "reflink", "overlay", "copy"]),
   memory: z.string(),
   cpus: z.string(),
   accel: z.enum(["auto", "kvm", "tcg"]),
@@ -138,6 +142,8 @@ export function machineWishesOf(options: z.infer<typeof machineOptions>): Omit<M
   return {
     uuid: options.uuid ?? null,
     diskSizeBytes: options.diskSize === undefined ? null : parseSize(options.diskSize, "--disk-size"),
+    diskFormat: options.diskFormat,
+    clone: options.clone,
     memoryMib: memoryBytes / BYTES_PER_MIB,
     cpus: Number(options.cpus),
     acceleration: options.accel,

@@ -90,6 +90,8 @@ describe("machine options", () => {
     expect(machine()).toEqual({
       uuid: null,
       diskSizeBytes: null,
+      diskFormat: "auto",
+      clone: "auto",
       memoryMib: 1024,
       cpus: 1,
       acceleration: "auto",
@@ -101,11 +103,13 @@ describe("machine options", () => {
     expect(
       machine(
         ...["--disk-size", "20GiB", "--memory", "1.5G", "--cpus", "16", "--accel", "tcg"],
-        ...["--network", "lab", "--uuid", UUID],
+        ...["--network", "lab", "--uuid", UUID, "--disk-format", "raw", "--clone", "copy"],
       ),
     ).toEqual({
       uuid: UUID.toLowerCase(),
       diskSizeBytes: 20 * 2 ** 30,
+      diskFormat: "raw",
+      clone: "copy",
       memoryMib: 1536,
       cpus: 16,
       acceleration: "tcg",
@@ -126,6 +130,8 @@ describe("machine options", () => {
     [["--cpus", "0"], 'Cannot use --cpus "0": must be a whole number from 1'],
     [["--cpus", "1.5"], 'Cannot use --cpus "1.5": must be a whole number from 1'],
     [["--cpus", "1e3"], 'Cannot use --cpus "1e3": must be a whole number from 1'],
+    [["--disk-format", "vmdk"], 'Cannot run "any": option disk-format: '],
+    [["--clone", "hardlink"], 'Cannot run "any": option clone: '],
     [["--accel", "xen"], 'Cannot run "any": option accel: '],
     [["--network", ""], 'Cannot run "any": option network: '],
     [["--uuid", "1234"], 'Cannot run "any": option uuid: '],

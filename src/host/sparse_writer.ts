@@ -1,4 +1,4 @@
-import type { OpenFile } from "../host/file_system.ts";
+import type { OpenFile } from "./file_system.ts";
 
 /** Granularity of holes, bytes: the block of every file system we meet. */
 export const HOLE_BYTES = 4096;

@@ -1,0 +1,40 @@
+import { constants as osConstants } from "node:os";
+
+/** Calls that only libc has. Each gives its result, or throws an errno error. */
+type Libc = {
+  ioctl(fd: number, request: number, argument: number): void;
+  /** @returns the new offset */
+  lseek(fd: number, offsetBytes: number, whence: number): number;
+};
+
+let loaded: Promise<Libc> | undefined;
+
+/** Loads koffi at the first call only: it costs some 20 ms, which most commands need not pay. */
+export async function loadLibc(): Promise<Libc> {
+  loaded ??= load();
+  return await loaded;
+}
+
+async function load(): Promise<Libc> {
+  const { default: koffi } = await import("koffi");
+  // null: the symbols this executable is already linked with, which is libc whatever its file is called.
+  const library = koffi.load(null);
+  // int ioctl(int fd, unsigned long request, ...); the argument is a descriptor here. Nothing to free.
+  const ioctl = library.func("int ioctl(int fd, unsigned long request, ...)");
+  // off_t lseek(int fd, off_t offset, int whence), 64 bits on every system we run on.
+  const lseek = library.func("int64_t lseek(int fd, int64_t offset, int whence)");
+  const checked = (call: string, result: unknown): number => {
+    const number = Number(result);
+    if (number === -1) throw libcError(call, koffi.errno());
+    return number;
+  };
+  return {
+    ioctl: (fd, request, argument) => void checked("ioctl", ioctl(fd, request, "int", argument)),
+    lseek: (fd, offsetBytes, whence) => checked("lseek", lseek(fd, offsetBytes, whence)),
+  };
+}
+
+function libcError(call: string, errno: number): Error {
+  const code = Object.entries(osConstants.errno).find(([, value]) => value === errno)?.[0] ?? `E${errno}`;
+  return Object.assign(new Error(`${call}: ${code}`), { code });
+}

@@ -1,0 +1,165 @@
+import { constants } from "node:fs";
+import { type Overlay, OVERLAY_HEAD_BYTES, readOverlay, renderOverlay } from "../boot/qcow2_overlay.ts";
+import { ShimError } from "../errors.ts";
+import { copySparsely } from "../host/copy_sparsely.ts";
+import {
+  CREATE_NEW,
+  type FileSystem,
+  type OpenFile,
+  READ_EXISTING,
+  withOpenFile,
+} from "../host/file_system.ts";
+import { withIoErrors } from "../host/io_error.ts";
+import { isReflinkUnsupported } from "../host/reflink.ts";
+
+type MakeOptions = { readonly fileSystem: FileSystem; readonly signal?: AbortSignal | undefined };
+type CopyOptions = MakeOptions & {
+  /** Whether the source may be a link: a file of the host's own, such as a firmware's, often is one. */
+  readonly mayFollow?: boolean;
+};
+
+/**
+ * Each of these makes one new file, the owner's alone, in a directory that nobody else knows yet; a failure may leave a
+ * part of it there, which goes with the directory. Nothing is synced: `MachineStore.create` does, for all files at once.
+ */
+
+/**
+ * Makes `path` a copy of `from` that shares its blocks, as far as the file system can.
+ *
+ * @returns false when it cannot; there is no such file then
+ * @throws {ShimError} NO_SPACE, BUSY, IO_ERROR
+ */
+export async function reflinkFile(from: string, path: string, { fileSystem }: MakeOptions): Promise<boolean> {
+  const isShared = await withSource(from, path, {
+    fileSystem,
+    copy: async (source, target) => {
+      try {
+        await target.cloneFrom(source);
+        return true;
+      } catch (error) {
+        if (isReflinkUnsupported(error)) return false;
+        throw error;
+      }
+    },
+  });
+  if (!isShared) {
+    await withIoErrors({ action: "make a disk", path }, () => fileSystem.unlink(path));
+  }
+  return isShared;
+}
+
+/**
+ * Copies a file; zeros take no space in the copy.
+ *
+ * @throws {ShimError} CANCELLED, NO_SPACE, BUSY, IO_ERROR
+ */
+export async function copyFileSparsely(
+  from: string,
+  path: string,
+  { fileSystem, signal, mayFollow = false }: CopyOptions,
+): Promise<void> {
+  await withSource(from, path, {
+    fileSystem,
+    mayFollow,
+    copy: async (source, target) => {
+      const { sizeBytes } = await source.status();
+      await copySparsely(source, target, { sizeBytes, signal });
+    },
+  });
+}
+
+/** Grows a raw disk; what is new reads as zeros. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
+export async function growFile(path: string, sizeBytes: number, fileSystem: FileSystem): Promise<void> {
+  await withIoErrors({ action: "grow a disk", path }, async () => {
+    // It is ours and nobody else's yet, so the size read is the size there is.
+    const flags = constants.O_RDWR | constants.O_NOFOLLOW;
+    await withOpenFile(path, { flags, fileSystem }, async (file) => {
+      if ((await file.status()).sizeBytes !== sizeBytes) await file.truncate(sizeBytes);
+    });
+  });
+}
+
+/** Writes a fresh overlay. @throws {ShimError} REQUEST_INVALID as `renderOverlay`; NO_SPACE, BUSY, IO_ERROR */
+export async function writeOverlayFile(
+  path: string,
+  overlay: Overlay,
+  { fileSystem }: MakeOptions,
+): Promise<void> {
+  const { parts, sizeBytes } = renderOverlay(overlay);
+  await withIoErrors({ action: "make an overlay", path }, async () => {
+    await withOpenFile(path, { flags: CREATE_NEW, mode: 0o600, fileSystem }, async (file) => {
+      for (const { offsetBytes, bytes } of parts) await file.write(bytes, offsetBytes);
+      await file.truncate(sizeBytes);
+    });
+  });
+}
+
+/** Writes a new small file. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
+export async function writeNewFile(path: string, text: string, { fileSystem }: MakeOptions): Promise<void> {
+  await withIoErrors({ action: "write", path }, async () => {
+    await withOpenFile(path, { flags: CREATE_NEW, mode: 0o600, fileSystem }, async (file) => {
+      await file.write(new TextEncoder().encode(text), 0);
+    });
+  });
+}
+
+/**
+ * Checks that an overlay still is what it was made as, one level above its base: for whoever is about to hand it to a
+ * guest again. Opens nothing that it names.
+ *
+ * @throws {ShimError} CONTENT_CORRUPT when anything differs, or it is no regular file; BUSY, IO_ERROR
+ */
+export async function verifyOverlayFile(
+  path: string,
+  expected: Overlay,
+  fileSystem: FileSystem,
+): Promise<void> {
+  const found = await withIoErrors(
+    { action: "read overlay", path },
+    async () =>
+      await withOpenFile(path, { flags: READ_EXISTING, fileSystem }, async (file) => {
+        if ((await file.status()).kind !== "file") throw differs(path, "it is no regular file");
+        const head = new Uint8Array(OVERLAY_HEAD_BYTES);
+        return readOverlay(head.subarray(0, await file.read(head, 0)));
+      }),
+  );
+  const keys = ["backingPath", "backingFormat", "virtualSizeBytes"] as const;
+  const differing = keys.filter((key) => found[key] !== expected[key]);
+  if (differing.length === 0) return;
+  const why = differing.map((key) =>
+    `its ${key} is ${JSON.stringify(found[key])}, must be ${JSON.stringify(expected[key])}`
+  );
+  throw differs(path, why.join("; "));
+}
+
+function differs(path: string, why: string): ShimError {
+  return new ShimError("CONTENT_CORRUPT", `Cannot use overlay "${path}": ${why}`, {
+    details: { path, remedy: "release the machine and prepare it again" },
+  });
+}
+
+type Copying<T> = Pick<CopyOptions, "fileSystem" | "mayFollow"> & {
+  readonly copy: (source: OpenFile, target: OpenFile) => Promise<T>;
+};
+
+async function withSource<T>(
+  from: string,
+  path: string,
+  { fileSystem, mayFollow, copy }: Copying<T>,
+): Promise<T> {
+  const flags = mayFollow ? constants.O_RDONLY : READ_EXISTING;
+  return await withIoErrors(
+    { action: `copy "${from}"`, path },
+    () =>
+      withOpenFile(
+        from,
+        { flags, fileSystem },
+        (source) =>
+          withOpenFile(
+            path,
+            { flags: CREATE_NEW, mode: 0o600, fileSystem },
+            (target) => copy(source, target),
+          ),
+      ),
+  );
+}
