@@ -69,6 +69,8 @@ export async function definitionOfImage(
       })),
       nvramPath: null,
       consoleLogPath: join(context.rootDirectory, `${id}.console.log`),
+      ignitionPath: null,
+      runtimeDirectory: null,
     },
     wishes: wish.machine,
     host: {

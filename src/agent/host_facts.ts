@@ -61,17 +61,18 @@ async function readVerdict(path: string): Promise<z.infer<typeof keptVerdict> | 
   }
 }
 
-/** The host's plain UEFI firmware for an architecture, or why there is none. Descriptors of unknown form are passed over. */
+/** The host's UEFI firmware for an architecture, plain or with Secure Boot, or why there is none. Descriptors of unknown form are passed over. */
 export async function chooseFirmware(
   context: AgentContext,
   architecture: Architecture,
+  { secureBoot = false }: { readonly secureBoot?: boolean } = {},
 ): Promise<UefiFirmwareChoice> {
   const files = await readFirmwareDescriptors({ configHome: context.configHome });
   const descriptors = files.flatMap(({ json }) => {
     const parsed = firmwareDescriptorSchema.safeParse(json);
     return parsed.success ? [parsed.data] : [];
   });
-  return chooseUefiFirmware(descriptors, { architecture });
+  return chooseUefiFirmware(descriptors, { architecture, secureBoot });
 }
 
 /** @throws {ShimError} HYPERVISOR_UNAVAILABLE when the host has no UEFI firmware for the architecture */

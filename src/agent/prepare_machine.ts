@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import { ShimError } from "../errors.ts";
+import { canHoldSockets } from "../hypervisor/check_domain.ts";
 import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts";
 import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
@@ -92,6 +93,9 @@ function recordedWishes({ pulled, wish, machine }: Parts): MachineRecord["wishes
     cpus: machine.cpus,
     acceleration: machine.acceleration,
     network: { ...machine.network },
+    hugepages: machine.hugepages,
+    tpm: machine.tpm,
+    secureBoot: machine.secureBoot,
   };
 }
 
@@ -125,7 +129,7 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     acceleration: machine.acceleration,
     signal,
   });
-  const uefiFirmware = await chooseFirmware(context, boot.architecture);
+  const uefiFirmware = await chooseFirmware(context, boot.architecture, { secureBoot: machine.secureBoot });
   const disks = await makeDisks(boot.disks, machine, {
     directory,
     place,
@@ -145,7 +149,15 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
   const nvram = hasNvram ? join(place, NVRAM_NAME) : null;
   const definition = defineDomain({
     boot,
-    machine: { id, uuid, disks, nvramPath: nvram, consoleLogPath: join(place, CONSOLE_LOG_NAME) },
+    machine: {
+      id,
+      uuid,
+      disks,
+      nvramPath: nvram,
+      consoleLogPath: join(place, CONSOLE_LOG_NAME),
+      ignitionPath: null,
+      runtimeDirectory: canHoldSockets(place) ? place : null,
+    },
     wishes: machine,
     host: { acceleration, uefiFirmware, keepOwnership: context.isRoot },
   });

@@ -30,6 +30,8 @@ export function checkDomainDefinition(definition: DomainDefinition): DomainDefin
   requireCount("memory in MiB", definition.memoryMib);
   requireCount("number of CPUs", definition.cpus);
   requirePath("console log", definition.consoleLogPath);
+  if (definition.ignitionPath !== null) requirePath("Ignition", definition.ignitionPath);
+  requireRuntimeDirectory(definition);
   requireBoot(definition.boot, definition);
   requireDisks(definition.disks);
   requireNetwork(definition.network);
@@ -66,6 +68,9 @@ function requireBoot(boot: DomainBoot, { architecture, disks }: DomainDefinition
   if (boot.firmware.kind === "uefi") {
     requirePath("UEFI loader", boot.firmware.loaderPath);
     requirePath("NVRAM", boot.firmware.nvramPath);
+    if (boot.firmware.secureBoot && architecture !== "amd64") {
+      throw impossible(`Secure Boot on architecture "${architecture}", which QEMU has for "amd64" only`);
+    }
   } else if (boot.firmware.kind === "bios" && architecture !== "amd64") {
     throw impossible(`firmware "bios" on architecture "${architecture}", which has "uefi" only`);
   }
@@ -101,7 +106,7 @@ function requireDisks(disks: readonly DomainDisk[]): void {
 }
 
 function requireNetwork(network: DomainNetwork): void {
-  if (network.kind !== "network") return;
+  if (network.kind === "none" || network.kind === "user") return;
   if (!NETWORK_NAME.test(network.name)) {
     throw invalid(
       `Cannot use network ${quote(network.name)}: ` +
@@ -122,6 +127,27 @@ function requirePath(what: string, path: string): void {
   throw invalid(
     `Cannot use ${what} path ${quote(path)}: must be absolute and without control characters or broken text`,
   );
+}
+
+/** unix(7): a socket's path has at most 107 bytes; the longest name in there is `agent.sock`. */
+function requireRuntimeDirectory({ runtimeDirectory, tpm }: DomainDefinition): void {
+  if (runtimeDirectory === null) {
+    if (tpm) {
+      throw invalid("Cannot define domain: a TPM without runtime directory, must have one for its socket");
+    }
+    return;
+  }
+  requirePath("runtime directory", runtimeDirectory);
+  if (!canHoldSockets(runtimeDirectory)) {
+    throw invalid(
+      `Cannot use runtime directory ${quote(runtimeDirectory)}: its path is too long for a socket in it`,
+    );
+  }
+}
+
+/** Whether a socket in that directory has a path that the kernel takes. */
+export function canHoldSockets(directory: string): boolean {
+  return new TextEncoder().encode(`${directory}/agent.sock`).length <= 107;
 }
 
 function requireCount(what: string, count: number): void {

@@ -21,16 +21,22 @@ export type DomainMachine = {
   /** This machine's copy of the firmware's variable store, in the template's format; null unless the boot is UEFI. */
   readonly nvramPath: string | null;
   readonly consoleLogPath: string;
+  readonly ignitionPath: string | null;
+  /** See `DomainDefinition.runtimeDirectory`. */
+  readonly runtimeDirectory: string | null;
 };
 
-/** What the user asks for; a `network`'s MAC address follows from the uuid. */
+/** What the user asks for; a network's MAC address follows from the uuid. */
 export type DomainWishes = {
   readonly memoryMib: number;
+  readonly hugepages: boolean;
   readonly cpus: number;
+  readonly tpm: boolean;
+  readonly secureBoot: boolean;
   readonly network:
     | { readonly kind: "none" }
     | { readonly kind: "user" }
-    | { readonly kind: "network"; readonly name: string };
+    | { readonly kind: "network" | "bridge"; readonly name: string };
 };
 
 /** What was found out about the host. */
@@ -62,20 +68,31 @@ export function defineDomain(
     architecture: boot.architecture,
     acceleration: host.acceleration,
     memoryMib: wishes.memoryMib,
+    hugepages: wishes.hugepages,
     cpus: wishes.cpus,
-    boot: defineBoot(boot, { machine, host }),
+    tpm: wishes.tpm,
+    boot: defineBoot(boot, { machine, wishes, host }),
     disks: machine.disks,
+    ignitionPath: machine.ignitionPath,
     network: defineNetwork(wishes.network, machine.uuid),
     consoleLogPath: machine.consoleLogPath,
+    runtimeDirectory: machine.runtimeDirectory,
     keepOwnership: host.keepOwnership,
   });
 }
 
 function defineBoot(
   boot: PreparedBoot,
-  { machine, host }: { machine: DomainMachine; host: DomainHost },
+  { machine, wishes, host }: { machine: DomainMachine; wishes: DomainWishes; host: DomainHost },
 ): DomainBoot {
   const { mode, firmware, kernel, initramfs, uki, iso, cmdline } = boot;
+  if (wishes.secureBoot && firmware !== "uefi") {
+    throw new ShimError(
+      "BOOT_MODE_IMPOSSIBLE",
+      `Cannot define domain: Secure Boot with firmware "${firmware}", must be "uefi"`,
+      { details: { modes: boot.modes, remedy: "ask for --firmware uefi, or do without --secure-boot" } },
+    );
+  }
   const uefi = () => defineUefi(machine, host.uefiFirmware);
   if (mode === "kernel" && firmware !== "bios" && kernel !== null) {
     const kernelFirmware = firmware === "none" ? { kind: firmware } : uefi();
@@ -126,11 +143,15 @@ function defineUefi(machine: DomainMachine, choice: UefiFirmwareChoice): UefiFir
     loaderFormat: choice.firmware.loaderFormat,
     nvramPath: machine.nvramPath,
     nvramFormat: choice.firmware.nvramTemplateFormat,
+    secureBoot: choice.firmware.secureBoot,
   };
 }
 
 function defineNetwork(network: DomainWishes["network"], uuid: string): DomainNetwork {
-  return network.kind === "network" ? { ...network, macAddress: macAddressOf(uuid) } : network;
+  if (network.kind === "none" || network.kind === "user") return network;
+  const macAddress = macAddressOf(uuid);
+  const tail = macAddress.slice(9).replaceAll(":", "");
+  return { ...network, macAddress, tapName: network.kind === "bridge" ? `bootshim${tail}` : network.name };
 }
 
 /**

@@ -21,6 +21,8 @@ export type UefiFirmware = {
   readonly loaderFormat: FirmwareFormat;
   readonly nvramPath: string;
   readonly nvramFormat: FirmwareFormat;
+  /** The loader checks signatures, and only code in System Management Mode writes its variables: amd64 alone. */
+  readonly secureBoot: boolean;
 };
 
 /**
@@ -54,13 +56,19 @@ export type DomainDisk = {
 };
 
 /**
- * `user`: QEMU's own NAT, needs no right. `network`: a libvirt network by name; under plain QEMU a tap device of that
- * name that exists already, since QEMU may neither start its bridge helper nor a script in our sandbox.
+ * `user`: QEMU's own NAT, needs no right. `network`: a libvirt network by name; `bridge`: a bridge of the host. Under
+ * plain QEMU both are a tap device that exists already, `tapName`, since QEMU may neither start its bridge helper nor a
+ * script in our sandbox.
  */
 export type DomainNetwork =
   | { readonly kind: "none" }
   | { readonly kind: "user" }
-  | { readonly kind: "network"; readonly name: string; readonly macAddress: string };
+  | {
+    readonly kind: "network" | "bridge";
+    readonly name: string;
+    readonly macAddress: string;
+    readonly tapName: string;
+  };
 
 /** A whole machine. Rendered by `domain_xml/` and `qemu_command/`. */
 export type DomainDefinition = {
@@ -71,13 +79,24 @@ export type DomainDefinition = {
   readonly architecture: Architecture;
   readonly acceleration: Acceleration;
   readonly memoryMib: number;
+  /** Memory from the host's pool of huge pages, which must hold all of it. */
+  readonly hugepages: boolean;
   readonly cpus: number;
+  /** A TPM 2.0 of swtpm. libvirt starts one; plain QEMU wants it to listen on `tpm.sock` in the runtime directory. */
+  readonly tpm: boolean;
   readonly boot: DomainBoot;
   /** In guest order: vda, vdb, … */
   readonly disks: readonly DomainDisk[];
+  /** An Ignition configuration, which the guest finds in fw_cfg as `opt/com.coreos/config`. */
+  readonly ignitionPath: string | null;
   readonly network: DomainNetwork;
   /** Absolute path of the file that keeps the serial console's output (the domain XML's log; QEMU on stdio has none). */
   readonly consoleLogPath: string;
+  /**
+   * Where QEMU, started without libvirt, listens: `qmp.sock`, `agent.sock`. A directory that others cannot enter; null
+   * for none of them.
+   */
+  readonly runtimeDirectory: string | null;
   /**
    * Whether libvirt is to leave the owner of every file alone. True for root's libvirt (`qemu:///system`), which
    * otherwise gives a shared base image to QEMU's user and never takes it back; false for `qemu:///session`, which has

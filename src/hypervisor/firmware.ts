@@ -30,6 +30,8 @@ export type UefiFirmwareFiles = {
   readonly loaderFormat: FirmwareFormat;
   readonly nvramTemplatePath: string;
   readonly nvramTemplateFormat: FirmwareFormat;
+  /** Signatures are checked, against the keys that the template brings. */
+  readonly secureBoot: boolean;
 };
 
 /** The firmware, or why there is none. */
@@ -46,22 +48,27 @@ const TARGETS: Readonly<Record<Architecture, { readonly architecture: string; re
   arm64: { architecture: "aarch64", machine: "virt-7.2" },
 };
 
-/** Secure Boot refuses unsigned images, and what needs SMM or enrolled keys wants a machine we do not define. */
-const UNWANTED_FEATURES = ["secure-boot", "requires-smm", "enrolled-keys"];
+/** Secure Boot refuses unsigned images, so who does not ask for it gets none of its features. */
+const SECURE_FEATURES = ["secure-boot", "requires-smm", "enrolled-keys"];
+/** Without keys in its variable store the firmware starts in setup mode, in which nothing is checked. */
+const NEEDED_FEATURES = ["secure-boot", "enrolled-keys"];
 
 /**
- * Chooses the first plain UEFI firmware with a variable store of its own.
+ * Chooses the first UEFI firmware with a variable store of its own: a plain one, or one that enforces Secure Boot.
  *
  * @param descriptors by priority: in order of file name, `/etc` taking the place of files of the same name in `/usr/share`
  * @returns `firmware: null` with a reason that speaks of every descriptor when none will do
  */
 export function chooseUefiFirmware(
   descriptors: readonly FirmwareDescriptor[],
-  { architecture }: { readonly architecture: Architecture },
+  { architecture, secureBoot = false }: {
+    readonly architecture: Architecture;
+    readonly secureBoot?: boolean;
+  },
 ): UefiFirmwareChoice {
   const refusals: string[] = [];
   for (const descriptor of descriptors) {
-    const verdict = judge(descriptor, architecture);
+    const verdict = judge(descriptor, { architecture, secureBoot });
     if (typeof verdict !== "string") return { firmware: verdict };
     refusals.push(`${JSON.stringify(descriptor.description)} ${verdict}`);
   }
@@ -69,7 +76,10 @@ export function chooseUefiFirmware(
   return { firmware: null, reason };
 }
 
-function judge(descriptor: FirmwareDescriptor, architecture: Architecture): UefiFirmwareFiles | string {
+function judge(
+  descriptor: FirmwareDescriptor,
+  { architecture, secureBoot }: { readonly architecture: Architecture; readonly secureBoot: boolean },
+): UefiFirmwareFiles | string {
   if (!descriptor["interface-types"].includes("uefi")) return "is not UEFI";
   const target = TARGETS[architecture];
   const fits = descriptor.targets.some((offered) =>
@@ -77,7 +87,10 @@ function judge(descriptor: FirmwareDescriptor, architecture: Architecture): Uefi
     offered.machines.some((pattern) => matchesGlob(target.machine, pattern))
   );
   if (!fits) return `is not for ${target.machine} on ${target.architecture}`;
-  const unwanted = UNWANTED_FEATURES.filter((feature) => descriptor.features.includes(feature));
+  const has = (feature: string) => descriptor.features.includes(feature);
+  const missing = NEEDED_FEATURES.filter((feature) => secureBoot && !has(feature));
+  if (missing.length > 0) return `lacks ${missing.join(", ")}`;
+  const unwanted = SECURE_FEATURES.filter((feature) => !secureBoot && has(feature));
   if (unwanted.length > 0) return `has ${unwanted.join(", ")}`;
   const { device, mode, executable, "nvram-template": template } = descriptor.mapping;
   if (device !== "flash" || mode !== "split" || !executable || !template) {
@@ -91,6 +104,7 @@ function judge(descriptor: FirmwareDescriptor, architecture: Architecture): Uefi
     loaderFormat: executable.format,
     nvramTemplatePath: template.filename,
     nvramTemplateFormat: template.format,
+    secureBoot,
   };
 }
 

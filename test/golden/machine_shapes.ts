@@ -92,9 +92,19 @@ function shape(
       disks: [],
       nvramPath: null,
       consoleLogPath: `${MACHINE}/console.log`,
+      ignitionPath: null,
+      runtimeDirectory: MACHINE,
       ...machine,
     },
-    wishes: { memoryMib: 1024, cpus: 1, network: { kind: "none" }, ...wishes },
+    wishes: {
+      memoryMib: 1024,
+      hugepages: false,
+      cpus: 1,
+      tpm: false,
+      secureBoot: false,
+      network: { kind: "none" },
+      ...wishes,
+    },
     host: {
       acceleration: "tcg",
       uefiFirmware: {
@@ -103,6 +113,7 @@ function shape(
           loaderFormat: "raw",
           nvramTemplatePath: "/usr/share/OVMF/OVMF_VARS_4M.fd",
           nvramTemplateFormat: "raw",
+          secureBoot: false,
         },
       },
       keepOwnership: true,
@@ -118,6 +129,19 @@ const armFirmware: Partial<DomainHost> = {
       loaderFormat: "raw",
       nvramTemplatePath: "/usr/share/AAVMF/AAVMF_VARS.fd",
       nvramTemplateFormat: "raw",
+      secureBoot: false,
+    },
+  },
+};
+
+const secureFirmware: Partial<DomainHost> = {
+  uefiFirmware: {
+    firmware: {
+      loaderPath: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
+      loaderFormat: "raw",
+      nvramTemplatePath: "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+      nvramTemplateFormat: "raw",
+      secureBoot: true,
     },
   },
 };
@@ -147,6 +171,17 @@ export const MACHINE_SHAPES: Readonly<Record<string, DomainDefinition>> = {
     machine: { disks: [{ ...overlay, backing: { path: ROOTFS, format: "qcow2" } }] },
   }),
   "uefi_overlay": shape(uefiDiskBoot, { machine: withNvram }),
+  "uefi_secure_boot_and_tpm": shape(uefiDiskBoot, {
+    machine: withNvram,
+    wishes: { secureBoot: true, tpm: true },
+    host: secureFirmware,
+  }),
+  "ignition": shape({ ...diskBoot, disks: [rootDisk] }, {
+    machine: { ...withOverlay, ignitionPath: `${MACHINE}/ignition.json` },
+  }),
+  "hugepages": shape(kernelBoot, { wishes: { hugepages: true } }),
+  "network_bridge": shape(kernelBoot, { wishes: { network: { kind: "bridge", name: "br0" } } }),
+  "without_runtime_directory": shape(kernelBoot, { machine: { runtimeDirectory: null } }),
   "arm64_kernel": shape({ ...kernelBoot, architecture: "arm64", cmdline: "console=ttyAMA0" }),
   "arm64_uefi_overlay": shape({ ...uefiDiskBoot, architecture: "arm64" }, {
     machine: withNvram,

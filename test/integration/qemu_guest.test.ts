@@ -183,6 +183,7 @@ const UEFI = {
   loaderFormat: "raw",
   nvramTemplatePath: "/usr/share/OVMF/OVMF_VARS_4M.fd",
   nvramTemplateFormat: "raw",
+  secureBoot: false,
 } as const;
 
 const prepared: PreparedBoot = {
@@ -213,8 +214,23 @@ describe("a command of renderQemuCommand boots", () => {
     await copyFile(UEFI.nvramTemplatePath, nvramPath);
     const definition = defineDomain({
       boot: { ...prepared, ...change },
-      machine: { id: "vm", uuid, disks, nvramPath, consoleLogPath: join(directory, "console.log") },
-      wishes: { memoryMib: 512, cpus: 1, network: { kind: "none" } },
+      machine: {
+        id: "vm",
+        uuid,
+        disks,
+        nvramPath,
+        consoleLogPath: join(directory, "console.log"),
+        ignitionPath: null,
+        runtimeDirectory: directory,
+      },
+      wishes: {
+        memoryMib: 512,
+        hugepages: false,
+        cpus: 1,
+        tpm: false,
+        secureBoot: false,
+        network: { kind: "none" },
+      },
       host: { acceleration: "tcg", uefiFirmware: { firmware: UEFI }, keepOwnership: false },
     });
     return await run(renderQemuCommand(definition));

@@ -107,7 +107,10 @@ export function addMachineOptions(command: Command): Command {
     .option("--memory <size>", "memory", "1GiB")
     .option("--cpus <n>", "processors", "1")
     .option("--accel <kind>", "auto, kvm or tcg", "auto")
-    .option("--network <name>", "none, user, or the name of a libvirt network", "user")
+    .option("--network <name>", "none, user, NAME of a libvirt network, or bridge:NAME", "user")
+    .option("--tpm", "a TPM 2.0, emulated by swtpm")
+    .option("--secure-boot", "UEFI that checks signatures")
+    .option("--hugepages", "memory from the host's pool of huge pages")
     .option("--uuid <uuid>", "the machine's UUID (default: drawn at random)");
 }
 
@@ -119,6 +122,9 @@ export const machineOptions = z.object({
   cpus: z.string(),
   accel: z.enum(["auto", "kvm", "tcg"]),
   network: z.string().min(1),
+  tpm: z.boolean().default(false),
+  secureBoot: z.boolean().default(false),
+  hugepages: z.boolean().default(false),
   uuid: z.uuid().transform((uuid) => uuid.toLowerCase()).optional(),
 });
 
@@ -148,10 +154,14 @@ export function machineWishesOf(options: z.infer<typeof machineOptions>): Omit<M
     cpus: Number(options.cpus),
     acceleration: options.accel,
     network: networkOf(options.network),
+    tpm: options.tpm,
+    secureBoot: options.secureBoot,
+    hugepages: options.hugepages,
   };
 }
 
 function networkOf(word: string): MachineWishes["network"] {
   if (word === "none" || word === "user") return { kind: word };
+  if (word.startsWith("bridge:")) return { kind: "bridge", name: word.slice("bridge:".length) };
   return { kind: "network", name: word };
 }

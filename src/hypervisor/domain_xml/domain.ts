@@ -9,6 +9,7 @@ import { cpuElements, memoryElements } from "./cpu_memory.ts";
 import { devicesElement } from "./devices/devices.ts";
 import { featuresElement } from "./features.ts";
 import { osElement } from "./os.ts";
+import { sysinfoElements } from "./sysinfo.ts";
 import { element, renderXml, textElement, type XmlElement } from "./xml_element.ts";
 
 /**
@@ -26,6 +27,7 @@ export function renderDomainXml(definition: DomainDefinition): string {
     textElement("uuid", definition.uuid),
     ...memoryElements(definition),
     osElement(definition),
+    ...sysinfoElements(definition),
     featuresElement(definition),
     ...cpuElements(definition),
     element("clock", { offset: "utc" }),

@@ -14,6 +14,8 @@ export function osElement({ architecture, boot }: DomainDefinition): XmlElement 
     textElement("type", "hvm", MACHINES[architecture]),
     ...firmwareElements(boot),
     ...kernelElements(boot),
+    // Without it the entries of sysinfo stay unused.
+    element("smbios", { mode: "sysinfo" }),
   );
 }
 
@@ -29,9 +31,14 @@ function kernelElements(boot: DomainBoot): XmlElement[] {
 
 function firmwareElements({ firmware }: DomainBoot): XmlElement[] {
   if (firmware.kind !== "uefi") return [];
-  const { loaderPath, loaderFormat, nvramPath, nvramFormat } = firmware;
+  const { loaderPath, loaderFormat, nvramPath, nvramFormat, secureBoot } = firmware;
   return [
-    textElement("loader", loaderPath, { readonly: "yes", type: "pflash", ...formatAttribute(loaderFormat) }),
+    textElement("loader", loaderPath, {
+      readonly: "yes",
+      ...(secureBoot ? { secure: "yes" } : {}),
+      type: "pflash",
+      ...formatAttribute(loaderFormat),
+    }),
     textElement("nvram", nvramPath, formatAttribute(nvramFormat)),
   ];
 }

@@ -1,12 +1,18 @@
 import type { DomainBoot, DomainDefinition } from "../domain_definition.ts";
 import { blockArguments } from "./block.ts";
+import { optionValue } from "./option.ts";
 
 /** Names of the flash chips' block nodes, for the machine to refer to. */
 export const UEFI_LOADER_NODE = "uefi-loader";
 export const NVRAM_NODE = "nvram";
 
-export function bootArguments({ boot }: DomainDefinition): string[] {
-  return [...firmwareArguments(boot), ...kernelArguments(boot)];
+export function bootArguments({ boot, ignitionPath }: DomainDefinition): string[] {
+  return [...firmwareArguments(boot), ...kernelArguments(boot), ...ignitionArguments(ignitionPath)];
+}
+
+/** @see https://coreos.github.io/ignition/supported-platforms/ (QEMU) */
+function ignitionArguments(path: string | null): string[] {
+  return path === null ? [] : ["-fw_cfg", `name=opt/com.coreos/config,file=${optionValue(path)}`];
 }
 
 function firmwareArguments({ firmware }: DomainBoot): string[] {
@@ -14,9 +20,12 @@ function firmwareArguments({ firmware }: DomainBoot): string[] {
   // As libvirt has it: only the devices with a bootindex are tried.
   const strict = ["-boot", "strict=on"];
   if (firmware.kind === "bios") return strict;
-  const { loaderPath, loaderFormat, nvramPath, nvramFormat } = firmware;
+  const { loaderPath, loaderFormat, nvramPath, nvramFormat, secureBoot } = firmware;
   return [
     ...strict,
+    // Only System Management Mode may write the variables, and a guest cannot sleep its way out of it.
+    ...(secureBoot ? ["-global", "driver=cfi.pflash01,property=secure,value=on"] : []),
+    ...(secureBoot ? ["-global", "ICH9-LPC.disable_s3=1"] : []),
     ...blockArguments({ nodeName: UEFI_LOADER_NODE, path: loaderPath, format: loaderFormat, readOnly: true }),
     ...blockArguments({ nodeName: NVRAM_NODE, path: nvramPath, format: nvramFormat, readOnly: false }),
   ];

@@ -11,10 +11,12 @@ import { bootArguments } from "./boot.ts";
 import { cdromArguments } from "./cdrom.ts";
 import { consoleArguments } from "./console.ts";
 import { diskArguments } from "./disk.ts";
+import { guestAgentArguments } from "./guest_agent.ts";
 import { machineArguments } from "./machine.ts";
 import { monitorArguments } from "./monitor.ts";
 import { networkArguments } from "./network.ts";
 import { jsonOption } from "./option.ts";
+import { tpmArguments } from "./tpm.ts";
 
 const BINARIES: Readonly<Record<Architecture, string>> = {
   amd64: "qemu-system-x86_64",
@@ -25,14 +27,10 @@ const BINARIES: Readonly<Record<Architecture, string>> = {
  * Gives the command that runs the machine in the foreground with its serial console on standard input and output.
  * It ends with status 0 when the guest powers off; a reboot reboots. Equal definitions give equal arguments.
  *
- * @param options.qmpSocketPath where QEMU is to listen for QMP: an absolute path that its caller made private
  * @returns the arguments; the first is the program's name
  * @see https://www.qemu.org/docs/master/system/security.html
  */
-export function renderQemuCommand(
-  definition: DomainDefinition,
-  { qmpSocketPath = null }: { readonly qmpSocketPath?: string | null } = {},
-): string[] {
+export function renderQemuCommand(definition: DomainDefinition): string[] {
   return [
     BINARIES[definition.architecture],
     "-nodefaults",
@@ -45,7 +43,10 @@ export function renderQemuCommand(
     ...diskArguments(definition),
     ...networkArguments(definition),
     ...consoleArguments(),
-    ...monitorArguments(qmpSocketPath),
+    ...monitorArguments(definition.runtimeDirectory),
+    ...guestAgentArguments(definition),
+    ...tpmArguments(definition),
+    ...jsonOption("-device", { driver: "virtio-balloon-pci" }),
     ...jsonOption("-object", { "qom-type": "rng-builtin", id: "entropy" }),
     ...jsonOption("-device", { driver: "virtio-rng-pci", rng: "entropy" }),
   ];

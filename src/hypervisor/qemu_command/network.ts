@@ -8,7 +8,7 @@ export function networkArguments({ network }: DomainDefinition): string[] {
   if (network.kind === "user") return ["-netdev", "user,id=network0", ...jsonOption("-device", device)];
   return [
     // A tap that exists: the sandbox kills QEMU when it starts a bridge helper or a script.
-    ...["-netdev", `tap,id=network0,ifname=${optionValue(network.name)},script=no,downscript=no`],
+    ...["-netdev", `tap,id=network0,ifname=${optionValue(network.tapName)},script=no,downscript=no`],
     ...jsonOption("-device", { ...device, mac: network.macAddress }),
   ];
 }

@@ -5,6 +5,7 @@ qemu-system-x86_64 \
   -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
   -name guest=vm-1 \
   -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -smbios type=1,serial=vm-1 \
   -machine q35,accel=tcg \
   -cpu max \
   -smp 1 \
@@ -14,5 +15,11 @@ qemu-system-x86_64 \
   -nic none \
   -chardev stdio,id=console,signal=on \
   -serial chardev:console \
+  -chardev socket,id=monitor,path=/var/lib/bootshim/machines/vm-1/qmp.sock,server=on,wait=off \
+  -mon chardev=monitor,mode=control \
+  -chardev socket,id=agent,path=/var/lib/bootshim/machines/vm-1/agent.sock,server=on,wait=off \
+  -device '{"driver":"virtio-serial-pci","id":"channels"}' \
+  -device '{"driver":"virtserialport","bus":"channels.0","chardev":"agent","name":"org.qemu.guest_agent.0"}' \
+  -device '{"driver":"virtio-balloon-pci"}' \
   -object '{"qom-type":"rng-builtin","id":"entropy"}' \
   -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

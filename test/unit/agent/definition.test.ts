@@ -29,6 +29,9 @@ const WISH = {
     // Named, so that no QEMU is asked for it.
     acceleration: "tcg",
     network: { kind: "none" },
+    tpm: false,
+    secureBoot: false,
+    hugepages: false,
   },
 } as const;
 

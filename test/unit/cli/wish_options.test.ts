@@ -96,6 +96,9 @@ describe("machine options", () => {
       cpus: 1,
       acceleration: "auto",
       network: { kind: "user" },
+      tpm: false,
+      secureBoot: false,
+      hugepages: false,
     });
   });
 
@@ -114,6 +117,15 @@ describe("machine options", () => {
       cpus: 16,
       acceleration: "tcg",
       network: { kind: "network", name: "lab" },
+      tpm: false,
+      secureBoot: false,
+      hugepages: false,
+    });
+    expect(machine("--network", "bridge:br0").network).toEqual({ kind: "bridge", name: "br0" });
+    expect(machine("--tpm", "--secure-boot", "--hugepages")).toMatchObject({
+      tpm: true,
+      secureBoot: true,
+      hugepages: true,
     });
     expect(machine("--network", "none").network).toEqual({ kind: "none" });
   });

@@ -36,6 +36,7 @@ const uefi: fc.Arbitrary<UefiFirmware> = fc.record({
   loaderFormat: fc.constant("raw"),
   nvramPath: filePath,
   nvramFormat: fc.constant("raw"),
+  secureBoot: fc.constant(false),
 });
 
 const boot: fc.Arbitrary<DomainBoot> = fc.oneof(
@@ -53,9 +54,10 @@ const boot: fc.Arbitrary<DomainBoot> = fc.oneof(
 const network: fc.Arbitrary<DomainNetwork> = fc.oneof(
   fc.record({ kind: fc.constantFrom("none", "user") }),
   fc.record({
-    kind: fc.constant("network"),
+    kind: fc.constantFrom("network", "bridge"),
     name: fc.stringMatching(/^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,62}$/),
     macAddress: hex(6).map((tail) => `52:54:00:${tail.slice(0, 2)}:${tail.slice(2, 4)}:${tail.slice(4)}`),
+    tapName: fc.stringMatching(/^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,14}$/),
   }),
 );
 
@@ -66,10 +68,15 @@ export const arbitraryDomain: fc.Arbitrary<DomainDefinition> = fc.record({
   architecture: fc.constantFrom("amd64", "arm64"),
   acceleration: fc.constantFrom("kvm", "tcg"),
   memoryMib: fc.integer({ min: 1, max: 1 << 24 }),
+  hugepages: fc.boolean(),
   cpus: fc.integer({ min: 1, max: 512 }),
+  tpm: fc.boolean(),
   boot,
   disks: fc.array(disk, { minLength: 1, maxLength: 4 }),
+  ignitionPath: fc.option(filePath),
   network,
   consoleLogPath: filePath,
+  // A socket's path has at most 107 bytes.
+  runtimeDirectory: text.map((rest) => `/r${[...rest].slice(0, 20).join("")}`),
   keepOwnership: fc.boolean(),
 });

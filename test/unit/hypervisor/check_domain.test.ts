@@ -14,6 +14,7 @@ const uefi = {
   loaderFormat: "raw",
   nvramPath: "/n",
   nvramFormat: "raw",
+  secureBoot: false,
 } as const;
 const kernel = {
   mode: "kernel",
@@ -30,11 +31,15 @@ const domain: DomainDefinition = {
   architecture: "amd64",
   acceleration: "tcg",
   memoryMib: 1,
+  hugepages: false,
   cpus: 1,
+  tpm: false,
   boot: kernel,
   disks: [disk],
-  network: { kind: "network", name: "default", macAddress: "52:54:00:01:02:03" },
+  ignitionPath: null,
+  network: { kind: "network", name: "default", macAddress: "52:54:00:01:02:03", tapName: "default" },
   consoleLogPath: "/c",
+  runtimeDirectory: null,
   keepOwnership: true,
 };
 
@@ -123,6 +128,8 @@ describe("checkDomainDefinition", () => {
   it.each(badPaths)("HI01 HI03 HI06 refuses path %s wherever a path goes", (_name, path) => {
     const changes: Partial<DomainDefinition>[] = [
       { consoleLogPath: path },
+      { ignitionPath: path },
+      { runtimeDirectory: path },
       { boot: { ...kernel, kernelPath: path } },
       { boot: { ...kernel, initramfsPath: path } },
       { boot: { ...kernel, firmware: { ...uefi, loaderPath: path } } },
@@ -147,15 +154,18 @@ describe("checkDomainDefinition", () => {
   });
 
   it.each(["", "-x", ".", "a/b", "a b", "a,b", "x".repeat(64)])("refuses network name %j", (name) => {
-    expect(codeOf({ network: { kind: "network", name, macAddress: "52:54:00:01:02:03" } })).toBe(
-      "REQUEST_INVALID",
-    );
+    expect(codeOf({ network: { kind: "network", name, macAddress: "52:54:00:01:02:03", tapName: "t" } }))
+      .toBe(
+        "REQUEST_INVALID",
+      );
   });
 
   it.each(["", "52:54:00:01:02", "53:54:00:01:02:03", "52:54:00:0A:02:03"])(
     "refuses MAC address %j",
     (macAddress) => {
-      expect(codeOf({ network: { kind: "network", name: "n", macAddress } })).toBe("REQUEST_INVALID");
+      expect(codeOf({ network: { kind: "network", name: "n", macAddress, tapName: "t" } })).toBe(
+        "REQUEST_INVALID",
+      );
     },
   );
 
@@ -177,6 +187,26 @@ describe("checkDomainDefinition", () => {
       codeOf({ boot, architecture: "arm64" }),
       codeOf({ boot: iso, architecture: "arm64" }),
     ]).toEqual(["accepted", "BOOT_MODE_IMPOSSIBLE", "BOOT_MODE_IMPOSSIBLE", "BOOT_MODE_IMPOSSIBLE"]);
+  });
+
+  it("refuses a runtime directory whose sockets' paths the kernel would not take, and a TPM without one", () => {
+    const directory = (length: number) => `/${"r".repeat(length - 1)}`;
+    const codes = [
+      codeOf({ runtimeDirectory: directory(107 - "/agent.sock".length) }),
+      codeOf({ runtimeDirectory: directory(108 - "/agent.sock".length) }),
+      codeOf({ runtimeDirectory: `/${"é".repeat(50)}` }),
+      codeOf({ runtimeDirectory: "/r", tpm: true }),
+      codeOf({ runtimeDirectory: null, tpm: true }),
+    ];
+    expect(codes).toEqual(["accepted", "REQUEST_INVALID", "REQUEST_INVALID", "accepted", "REQUEST_INVALID"]);
+  });
+
+  it("refuses Secure Boot where QEMU has none", () => {
+    const boot = { mode: "disk", firmware: { ...uefi, secureBoot: true } } as const;
+    expect([codeOf({ boot }), codeOf({ boot, architecture: "arm64" })]).toEqual([
+      "accepted",
+      "BOOT_MODE_IMPOSSIBLE",
+    ]);
   });
 
   it("accepts a kernel and a CD without any disk, on either architecture", () => {

@@ -32,8 +32,17 @@ const machine = {
   disks: [disk],
   nvramPath: "/m/nvram.fd",
   consoleLogPath: "/m/console.log",
+  ignitionPath: "/m/ignition.json",
+  runtimeDirectory: "/m",
 };
-const wishes = { memoryMib: 512, cpus: 2, network: { kind: "none" } } as const;
+const wishes = {
+  memoryMib: 512,
+  hugepages: true,
+  cpus: 2,
+  tpm: true,
+  secureBoot: false,
+  network: { kind: "none" },
+} as const;
 const host = {
   acceleration: "tcg",
   uefiFirmware: {
@@ -42,6 +51,7 @@ const host = {
       loaderFormat: "raw",
       nvramTemplatePath: "/f/vars",
       nvramTemplateFormat: "qcow2",
+      secureBoot: false,
     },
   },
   keepOwnership: true,
@@ -53,6 +63,7 @@ const uefi = {
   loaderFormat: "raw",
   nvramPath: "/m/nvram.fd",
   nvramFormat: "qcow2",
+  secureBoot: false,
 } as const;
 
 function failureOf(
@@ -76,7 +87,9 @@ describe("defineDomain", () => {
       architecture: "amd64",
       acceleration: "tcg",
       memoryMib: 512,
+      hugepages: true,
       cpus: 2,
+      tpm: true,
       boot: {
         mode: "kernel",
         firmware: { kind: "none" },
@@ -85,8 +98,10 @@ describe("defineDomain", () => {
         cmdline: "console=ttyS0",
       },
       disks: [disk],
+      ignitionPath: "/m/ignition.json",
       network: { kind: "none" },
       consoleLogPath: "/m/console.log",
+      runtimeDirectory: "/m",
       keepOwnership: true,
     });
   });
@@ -188,6 +203,40 @@ describe("defineDomain", () => {
       code: "BOOT_MODE_IMPOSSIBLE",
       details: { modes: boot.modes },
     });
+  });
+
+  it("has Secure Boot where the firmware has it, and refuses it without UEFI", () => {
+    const secure = { ...wishes, secureBoot: true };
+    const firmware = { ...host.uefiFirmware.firmware, secureBoot: true };
+    const defined = defineDomain({
+      boot: { ...boot, mode: "disk", firmware: "uefi" },
+      machine,
+      wishes: secure,
+      host: { ...host, uefiFirmware: { firmware } },
+    });
+    expect(defined.boot).toEqual({ mode: "disk", firmware: { ...uefi, secureBoot: true } });
+    expect(failureOf({ boot, machine, wishes: secure, host })).toMatchObject({
+      code: "BOOT_MODE_IMPOSSIBLE",
+      message: expect.stringContaining("Secure Boot"),
+    });
+  });
+
+  it("names the tap device of a bridge by the machine, so that two machines do not share one", () => {
+    const tapOf = (uuid: string) => {
+      const network = { kind: "bridge", name: "br0" } as const;
+      const defined = defineDomain({
+        boot,
+        machine: { ...machine, uuid },
+        wishes: { ...wishes, network },
+        host,
+      }).network;
+      return "tapName" in defined ? defined.tapName : "";
+    };
+    const uuid = randomUUID();
+    // IFNAMSIZ leaves 15 characters.
+    expect(tapOf(uuid)).toMatch(/^bootshim[0-9a-f]{6}$/);
+    expect(tapOf(uuid)).toBe(tapOf(uuid));
+    expect(tapOf(uuid)).not.toBe(tapOf(machine.uuid));
   });
 
   it("refuses what checkDomainDefinition refuses", () => {

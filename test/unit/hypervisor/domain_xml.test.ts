@@ -184,6 +184,7 @@ describe("renderDomainXml", () => {
       loaderFormat: "qcow2",
       nvramPath: "/n",
       nvramFormat: "qcow2",
+      secureBoot: false,
     } as const;
     const root = parse(renderDomainXml({ ...domain!, boot: { mode: "disk", firmware } }));
     expect(find(root, "loader")).toEqual([

@@ -30,6 +30,7 @@ const chosen = {
     loaderFormat: "raw",
     nvramTemplatePath: "/f/vars.fd",
     nvramTemplateFormat: "raw",
+    secureBoot: false,
   },
 };
 const amd64 = { architecture: "amd64" } as const;
@@ -54,6 +55,7 @@ describe("chooseUefiFirmware", () => {
         loaderFormat: "qcow2",
         nvramTemplatePath: "/g/vars.qcow2",
         nvramTemplateFormat: "qcow2",
+        secureBoot: false,
       },
     });
   });
@@ -101,6 +103,23 @@ describe("chooseUefiFirmware", () => {
     expect(chooseUefiFirmware([describeFirmware(change)], amd64)).toEqual({
       firmware: null,
       reason: `"UEFI firmware for x86_64" ${reason}`,
+    });
+  });
+
+  it("takes one that enforces Secure Boot only when asked to, and then with keys", () => {
+    const unkeyed = describeFirmware({ features: ["requires-smm", "secure-boot"] });
+    const keyed = describeFirmware({
+      features: ["requires-smm", "secure-boot", "enrolled-keys"],
+      mapping: { ...flash, executable: { filename: "/s/code.fd", format: "raw" } },
+    });
+    const secure = { ...amd64, secureBoot: true };
+    expect(chooseUefiFirmware([plain, unkeyed, keyed], secure)).toEqual({
+      firmware: { ...chosen.firmware, loaderPath: "/s/code.fd", secureBoot: true },
+    });
+    expect(chooseUefiFirmware([plain, unkeyed], secure)).toEqual({
+      firmware: null,
+      reason: '"UEFI firmware for x86_64" lacks secure-boot, enrolled-keys; ' +
+        '"UEFI firmware for x86_64" lacks enrolled-keys',
     });
   });
 

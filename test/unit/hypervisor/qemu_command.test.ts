@@ -122,12 +122,23 @@ describe("renderQemuCommand", () => {
     }));
   });
 
-  it("HI03 doubles commas in the QMP socket's path, and has no monitor without one", () => {
+  it("HI03 doubles commas in the sockets' paths, and has no monitor and no agent without them", () => {
     const [domain] = fc.sample(arbitraryDomain, 1);
-    expect(valuesOf(renderQemuCommand(domain!, { qmpSocketPath: "/run/a,b/qmp" }), "-chardev")).toContain(
-      "socket,id=monitor,path=/run/a,,b/qmp,server=on,wait=off",
-    );
-    expect(renderQemuCommand(domain!)).not.toContain("-mon");
+    const command = renderQemuCommand({ ...domain!, tpm: true, runtimeDirectory: "/run/a,b" });
+    expect(valuesOf(command, "-chardev").slice(1)).toEqual([
+      "socket,id=monitor,path=/run/a,,b/qmp.sock,server=on,wait=off",
+      "socket,id=agent,path=/run/a,,b/agent.sock,server=on,wait=off",
+      "socket,id=tpm,path=/run/a,,b/tpm.sock",
+    ]);
+    const without = renderQemuCommand({ ...domain!, tpm: false, runtimeDirectory: null });
+    expect(without).not.toContain("-mon");
+    expect(valuesOf(without, "-chardev")).toHaveLength(1);
+  });
+
+  it("HI04 doubles commas in the Ignition file's path", () => {
+    const [domain] = fc.sample(arbitraryDomain, 1);
+    const argv = renderQemuCommand({ ...domain!, ignitionPath: "/m/a,b.json" });
+    expect(valuesOf(argv, "-fw_cfg")).toEqual(["name=opt/com.coreos/config,file=/m/a,,b.json"]);
   });
 });
 

@@ -17,9 +17,18 @@ export function devicesElement(definition: DomainDefinition): XmlElement {
     ...networkElements(definition),
     ...consoleElements(definition),
     guestAgentElement(),
+    ...tpmElements(definition),
     element("memballoon", { model: "virtio" }),
     element("rng", { model: "virtio" }, element("backend", { model: "builtin" })),
   );
+}
+
+/** libvirt starts swtpm and keeps its state, under the domain's UUID. */
+function tpmElements({ tpm, architecture }: DomainDefinition): XmlElement[] {
+  if (!tpm) return [];
+  // The model each architecture's firmware has a driver for.
+  const model = architecture === "amd64" ? "tpm-crb" : "tpm-tis";
+  return [element("tpm", { model }, element("backend", { type: "emulator", version: "2.0" }))];
 }
 
 /** The socket's path is libvirt's to choose. */

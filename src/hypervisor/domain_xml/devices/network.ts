@@ -12,7 +12,7 @@ function interfaceElements(network: Exclude<DomainDefinition["network"], { kind:
   if (network.kind === "user") return device;
   return [
     element("mac", { address: network.macAddress }),
-    element("source", { network: network.name }),
+    element("source", { [network.kind]: network.name }),
     ...device,
   ];
 }

@@ -1,0 +1,28 @@
+qemu-system-x86_64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -smbios type=1,serial=vm-1 \
+  -machine q35,accel=tcg,memory-backend=memory \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -object '{"qom-type":"memory-backend-memfd","id":"memory","size":1073741824,"hugetlb":true,"prealloc":true}' \
+  -rtc base=utc \
+  -kernel /var/lib/bootshim/images/blobs/sha256/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1 \
+  -initrd /var/lib/bootshim/images/blobs/sha256/b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2 \
+  -append 'console=ttyS0 quiet' \
+  -nic none \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -chardev socket,id=monitor,path=/var/lib/bootshim/machines/vm-1/qmp.sock,server=on,wait=off \
+  -mon chardev=monitor,mode=control \
+  -chardev socket,id=agent,path=/var/lib/bootshim/machines/vm-1/agent.sock,server=on,wait=off \
+  -device '{"driver":"virtio-serial-pci","id":"channels"}' \
+  -device '{"driver":"virtserialport","bus":"channels.0","chardev":"agent","name":"org.qemu.guest_agent.0"}' \
+  -device '{"driver":"virtio-balloon-pci"}' \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

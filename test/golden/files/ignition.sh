@@ -1,0 +1,31 @@
+qemu-system-x86_64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -smbios type=1,serial=vm-1 \
+  -machine q35,accel=tcg \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -rtc base=utc \
+  -boot strict=on \
+  -fw_cfg name=opt/com.coreos/config,file=/var/lib/bootshim/machines/vm-1/ignition.json \
+  -blockdev '{"node-name":"disk0-backing-file","driver":"file","filename":"/var/lib/bootshim/images/blobs/sha256/c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3","read-only":true}' \
+  -blockdev '{"node-name":"disk0-backing","driver":"raw","file":"disk0-backing-file","read-only":true}' \
+  -blockdev '{"node-name":"disk0-file","driver":"file","filename":"/var/lib/bootshim/machines/vm-1/disk.qcow2","read-only":false,"discard":"unmap"}' \
+  -blockdev '{"node-name":"disk0","driver":"qcow2","file":"disk0-file","backing":"disk0-backing","read-only":false,"discard":"unmap"}' \
+  -device '{"driver":"virtio-blk-pci","drive":"disk0","serial":"machineboot","bootindex":1}' \
+  -nic none \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -chardev socket,id=monitor,path=/var/lib/bootshim/machines/vm-1/qmp.sock,server=on,wait=off \
+  -mon chardev=monitor,mode=control \
+  -chardev socket,id=agent,path=/var/lib/bootshim/machines/vm-1/agent.sock,server=on,wait=off \
+  -device '{"driver":"virtio-serial-pci","id":"channels"}' \
+  -device '{"driver":"virtserialport","bus":"channels.0","chardev":"agent","name":"org.qemu.guest_agent.0"}' \
+  -device '{"driver":"virtio-balloon-pci"}' \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'

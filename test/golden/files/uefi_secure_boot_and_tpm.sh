@@ -1,0 +1,39 @@
+qemu-system-x86_64 \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -name guest=vm-1 \
+  -uuid 0d5c9b0e-6e1f-4a8e-9d2c-3b7f1a2e4c55 \
+  -smbios type=1,serial=vm-1 \
+  -machine q35,accel=tcg,smm=on,pflash0=uefi-loader,pflash1=nvram \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -rtc base=utc \
+  -boot strict=on \
+  -global driver=cfi.pflash01,property=secure,value=on \
+  -global ICH9-LPC.disable_s3=1 \
+  -blockdev '{"node-name":"uefi-loader-file","driver":"file","filename":"/usr/share/OVMF/OVMF_CODE_4M.ms.fd","read-only":true}' \
+  -blockdev '{"node-name":"uefi-loader","driver":"raw","file":"uefi-loader-file","read-only":true}' \
+  -blockdev '{"node-name":"nvram-file","driver":"file","filename":"/var/lib/bootshim/machines/vm-1/nvram.fd","read-only":false}' \
+  -blockdev '{"node-name":"nvram","driver":"raw","file":"nvram-file","read-only":false}' \
+  -blockdev '{"node-name":"disk0-backing-file","driver":"file","filename":"/var/lib/bootshim/images/blobs/sha256/c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3","read-only":true}' \
+  -blockdev '{"node-name":"disk0-backing","driver":"raw","file":"disk0-backing-file","read-only":true}' \
+  -blockdev '{"node-name":"disk0-file","driver":"file","filename":"/var/lib/bootshim/machines/vm-1/disk.qcow2","read-only":false,"discard":"unmap"}' \
+  -blockdev '{"node-name":"disk0","driver":"qcow2","file":"disk0-file","backing":"disk0-backing","read-only":false,"discard":"unmap"}' \
+  -device '{"driver":"virtio-blk-pci","drive":"disk0","serial":"machineboot","bootindex":1}' \
+  -nic none \
+  -chardev stdio,id=console,signal=on \
+  -serial chardev:console \
+  -chardev socket,id=monitor,path=/var/lib/bootshim/machines/vm-1/qmp.sock,server=on,wait=off \
+  -mon chardev=monitor,mode=control \
+  -chardev socket,id=agent,path=/var/lib/bootshim/machines/vm-1/agent.sock,server=on,wait=off \
+  -device '{"driver":"virtio-serial-pci","id":"channels"}' \
+  -device '{"driver":"virtserialport","bus":"channels.0","chardev":"agent","name":"org.qemu.guest_agent.0"}' \
+  -chardev socket,id=tpm,path=/var/lib/bootshim/machines/vm-1/tpm.sock \
+  -tpmdev emulator,id=tpm0,chardev=tpm \
+  -device '{"driver":"tpm-crb","tpmdev":"tpm0"}' \
+  -device '{"driver":"virtio-balloon-pci"}' \
+  -object '{"qom-type":"rng-builtin","id":"entropy"}' \
+  -device '{"driver":"virtio-rng-pci","rng":"entropy"}'
