@@ -1,7 +1,3 @@
-import koffi from "koffi";
-
-import { ShimError } from "../errors.ts";
-
 declare const kind: unique symbol;
 
 /** A `virConnectPtr`. Ours until `connectClose`. */
@@ -10,6 +6,9 @@ export type ConnectionPointer = bigint & { readonly [kind]: "virConnectPtr" };
 export type DomainPointer = bigint & { readonly [kind]: "virDomainPtr" };
 /** A `virDomainPtr *` on libvirt's heap. Ours until `free`; the pointers in it are freed one by one. */
 export type DomainArrayPointer = bigint & { readonly [kind]: "virDomainPtr *" };
+
+/** A JavaScript function as C sees it. Never freed: one of each serves a worker for as long as it lives. */
+export type CallbackPointer = bigint & { readonly [kind]: "callback" };
 
 /** Where C writes a number: koffi gives a bigint when it does not fit. */
 export type NumberOut = [number | bigint];
@@ -78,99 +77,58 @@ export type LibvirtBindings = {
   domainGetUuidString(domain: DomainPointer, text: Uint8Array): number;
   /** `unsigned int virDomainGetID(virDomainPtr domain)`: `(unsigned int)-1` for a domain that is not active. */
   domainGetId(domain: DomainPointer): number;
-  /** `int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int flags)`, reason NULL. */
-  domainGetState(domain: DomainPointer, state: NumberOut, flags: number): number;
+  /** `int virDomainGetState(virDomainPtr domain, int *state, int *reason, unsigned int flags)`. */
+  domainGetState(domain: DomainPointer, state: NumberOut, reason: NumberOut, flags: number): number;
   /** `int virDomainIsPersistent(virDomainPtr dom)`: 1 or 0. */
   domainIsPersistent(domain: DomainPointer): number;
   /** `int virDomainFree(virDomainPtr domain)`: gives our reference back; touches no guest. */
   domainFree(domain: DomainPointer): number;
+
+  /**
+   * `char *virConnectGetDomainCapabilities(virConnectPtr conn, const char *emulatorbin, const char *arch, const char
+   * *machine, const char *virttype, unsigned int flags)`, with emulator and machine NULL: koffi frees the C string.
+   */
+  connectGetDomainCapabilities(
+    connection: ConnectionPointer,
+    architecture: string,
+    virtualizationType: string,
+  ): string | null;
+} & EventBindings;
+
+/** What is needed to be told of changes; all of it to be used on the one thread that runs the event loop. */
+export type EventBindings = {
+  /** `int virEventRegisterDefaultImpl(void)`: for the whole OS process, before the first connection is opened. */
+  eventRegisterDefaultImpl(): number;
+  /**
+   * `int virEventAddTimeout(int frequency, virEventTimeoutCallback cb, void *opaque, virFreeCallback ff)`, always due
+   * and with a native function that does nothing: it keeps `eventRunDefaultImpl` from waiting. Gives the timer.
+   */
+  eventAddIdleTimeout(): number;
+  /** `int virEventRemoveTimeout(int timer)`. */
+  eventRemoveTimeout(timer: number): number;
+  /** `int virEventRunDefaultImpl(void)`: calls the callbacks that are due, on this thread. */
+  eventRunDefaultImpl(): number;
+  /** `int virConnectSetKeepAlive(virConnectPtr conn, int interval, unsigned int count)`: 1 when it is not needed. */
+  connectSetKeepAlive(connection: ConnectionPointer, intervalSeconds: number, count: number): number;
+  /** `int virConnectRegisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb, void *opaque, virFreeCallback freecb)`. */
+  connectRegisterCloseCallback(connection: ConnectionPointer, callback: CallbackPointer): number;
+  /** `int virConnectUnregisterCloseCallback(virConnectPtr conn, virConnectCloseFunc cb)`. */
+  connectUnregisterCloseCallback(connection: ConnectionPointer, callback: CallbackPointer): number;
+  /**
+   * `int virConnectDomainEventRegisterAny(virConnectPtr conn, virDomainPtr dom, int eventID,
+   * virConnectDomainEventGenericCallback cb, void *opaque, virFreeCallback freecb)` for every domain's
+   * VIR_DOMAIN_EVENT_ID_LIFECYCLE. Gives the id to deregister by.
+   */
+  connectDomainEventRegisterLifecycle(connection: ConnectionPointer, callback: CallbackPointer): number;
+  /** `int virConnectDomainEventDeregisterAny(virConnectPtr conn, int callbackID)`. */
+  connectDomainEventDeregisterAny(connection: ConnectionPointer, callbackId: number): number;
+  /** Not C: `void (*)(virConnectPtr conn, int reason, void *opaque)` made of a function, which must not throw. */
+  makeCloseCallback(onClose: (reason: number) => void): CallbackPointer;
+  /**
+   * Not C: `void (*)(virConnectPtr conn, virDomainPtr dom, int event, int detail, void *opaque)` made of a function,
+   * which must not throw. The domain is libvirt's: it is not freed, and of no use after the call.
+   */
+  makeLifecycleCallback(
+    onEvent: (domain: DomainPointer, event: number, detail: number) => void,
+  ): CallbackPointer;
 };
-
-const LIBRARY = "libvirt.so.0";
-const REMEDY = "apt-get install libvirt0";
-
-/**
- * The real table. Loads the library and looks every symbol up, so that a later call cannot miss one.
- *
- * @param library soname, looked up by the dynamic linker
- * @throws {ShimError} HYPERVISOR_LIBRARY_MISSING when the library cannot be loaded or lacks a symbol
- * @see https://libvirt.org/html/libvirt-libvirt-domain.html (libvirt 9.0)
- */
-export function loadLibvirt(library: string = LIBRARY): LibvirtBindings {
-  const loaded = loadLibrary(library);
-
-  function address(symbol: string): bigint {
-    try {
-      return loaded.symbol(symbol);
-    } catch (cause) {
-      throw new ShimError(
-        "HYPERVISOR_LIBRARY_MISSING",
-        `Cannot use libvirt: "${library}" lacks "${symbol}", libvirt 9.0 or later was expected`,
-        { cause, details: { library, symbol, remedy: REMEDY } },
-      );
-    }
-  }
-  function declare(symbol: string, result: CType, parameters: CType[]) {
-    address(symbol);
-    return loaded.func(symbol, result, parameters);
-  }
-
-  const free = declare("free", "void", ["void *"]);
-  // not koffi's "str!": that frees with whatever malloc the runtime's own binary was linked with
-  const ownedString = koffi.disposable("str", free);
-  const numberOut = koffi.out(koffi.pointer("int"));
-  const versionOut = koffi.out(koffi.pointer("unsigned long"));
-  const arrayOut = koffi.out(koffi.pointer(koffi.pointer("void *")));
-
-  const setErrorFunc = declare("virSetErrorFunc", "void", ["void *", "void *"]);
-  const getVersion = declare("virGetVersion", "int", [versionOut, "str", "void *"]);
-  const domainGetState = declare("virDomainGetState", "int", ["void *", numberOut, "void *", "unsigned int"]);
-  // As error function: libvirt calls it with our userData, NULL, as its first argument, which makes it a native
-  // no-op. A JavaScript callback would abort the process when libvirt raised an error on a thread of its own
-  const silentErrorFunc = address("virResetError");
-
-  return {
-    setSilentErrorFunc: () => setErrorFunc(null, silentErrorFunc),
-    getLastErrorCode: declare("virGetLastErrorCode", "int", []),
-    getLastErrorDomain: declare("virGetLastErrorDomain", "int", []),
-    getLastErrorMessage: declare("virGetLastErrorMessage", "str", []),
-    getVersion: (libraryVersion) => getVersion(libraryVersion, null, null),
-    connectOpen: declare("virConnectOpen", "void *", ["str"]),
-    connectClose: declare("virConnectClose", "int", ["void *"]),
-    connectGetVersion: declare("virConnectGetVersion", "int", ["void *", versionOut]),
-    connectGetCapabilities: declare("virConnectGetCapabilities", ownedString, ["void *"]),
-    connectListAllDomains: declare("virConnectListAllDomains", "int", ["void *", arrayOut, "unsigned int"]),
-    readDomainArray: (array, count) => koffi.decode(array, "void *", count),
-    free,
-    domainDefineXmlFlags: declare("virDomainDefineXMLFlags", "void *", ["void *", "str", "unsigned int"]),
-    domainLookupByName: declare("virDomainLookupByName", "void *", ["void *", "str"]),
-    domainCreate: declare("virDomainCreate", "int", ["void *"]),
-    domainShutdown: declare("virDomainShutdown", "int", ["void *"]),
-    domainDestroy: declare("virDomainDestroy", "int", ["void *"]),
-    domainUndefineFlags: declare("virDomainUndefineFlags", "int", ["void *", "unsigned int"]),
-    domainGetXmlDesc: declare("virDomainGetXMLDesc", ownedString, ["void *", "unsigned int"]),
-    domainGetName: declare("virDomainGetName", "str", ["void *"]),
-    domainGetUuidString: declare("virDomainGetUUIDString", "int", [
-      "void *",
-      koffi.out(koffi.pointer("uint8_t")),
-    ]),
-    domainGetId: declare("virDomainGetID", "unsigned int", ["void *"]),
-    domainGetState: (domain, state, flags) => domainGetState(domain, state, null, flags),
-    domainIsPersistent: declare("virDomainIsPersistent", "int", ["void *"]),
-    domainFree: declare("virDomainFree", "int", ["void *"]),
-  };
-}
-
-type CType = Parameters<typeof koffi.as>[1];
-
-function loadLibrary(library: string) {
-  try {
-    return koffi.load(library);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ShimError("HYPERVISOR_LIBRARY_MISSING", `Cannot use libvirt: "${library}" cannot be loaded`, {
-      cause,
-      details: { library, reason, remedy: REMEDY },
-    });
-  }
-}

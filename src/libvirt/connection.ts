@@ -1,5 +1,7 @@
-import type { DomainStatus, LibvirtVersion } from "./domain_status.ts";
+import { ShimError } from "../errors.ts";
+import { DomainControl } from "./domain_control.ts";
 import { LibvirtThread } from "./libvirt_thread.ts";
+import type { Method, Results } from "./protocol.ts";
 
 /**
  * @module libvirt: one connection to libvirt, whose calls never block the main thread and whose errors are never
@@ -8,7 +10,7 @@ import { LibvirtThread } from "./libvirt_thread.ts";
  * May import `errors.ts` only, and koffi in its worker threads. Invariants:
  * - one worker thread owns the connection and makes every C call, one after the other; libvirt keeps its last error
  *   per thread, so reading it anywhere else would give nothing or a stranger's;
- * - the main thread makes no C call and libvirt calls no JavaScript;
+ * - the main thread makes no C call; libvirt calls JavaScript on the thread that owns the connection only;
  * - every call has a time limit, and a hung one ends by having its socket shut down: no thread is left behind;
  * - domain pointers never leave the worker: a domain is known by its name.
  *
@@ -22,27 +24,35 @@ import { LibvirtThread } from "./libvirt_thread.ts";
  * }
  */
 
-const CALL_TIMEOUT_MS = 30_000;
+/** Limit of a call, unless another is given: QEMU starts within a second or two. */
+export const CALL_TIMEOUT_MS = 30_000;
+/** Entry of the thread that serves the calls. */
+export const LIBVIRT_WORKER: URL = new URL("./worker.ts", import.meta.url);
 
 export type OpenOptions = {
   /** Limit of each call from when it reaches the worker; calls before it in the queue have their own. */
   readonly callTimeoutMs?: number;
+  /** Ends the call under way and every later one with CANCELLED, at once, even when libvirt hangs. */
+  readonly signal?: AbortSignal | undefined;
   /** Another worker to serve the calls: the place where a test puts a misbehaving one. */
   readonly workerEntry?: URL;
 };
 
 /**
- * An open connection. Calls are made in the order in which they are asked for.
- *
- * Every method also rejects with a ShimError of HYPERVISOR_UNAVAILABLE when the daemon is gone or the connection was
- * closed or given up; of HYPERVISOR_TIMEOUT when the call, or one before it, exceeds its limit: the connection is then
- * given up, and `details.wasSent` tells whether libvirt may have carried the call out all the same.
+ * A connection for a few calls, opened and closed by its user. It is given up when its daemon goes or a call exceeds
+ * its limit: every later call is HYPERVISOR_UNAVAILABLE.
  */
-export class LibvirtConnection {
+export class LibvirtConnection extends DomainControl {
   readonly #thread: LibvirtThread;
+  readonly #signal: AbortSignal | undefined;
+  readonly #abandon: () => void;
 
-  private constructor(thread: LibvirtThread) {
+  private constructor(thread: LibvirtThread, signal: AbortSignal | undefined) {
+    super();
     this.#thread = thread;
+    this.#signal = signal;
+    this.#abandon = () => thread.abandon();
+    signal?.addEventListener("abort", this.#abandon);
   }
 
   /**
@@ -55,98 +65,31 @@ export class LibvirtConnection {
    * @throws {ShimError} CONFIG_INVALID when the URI is malformed
    */
   static async open(uri: string, options: OpenOptions = {}): Promise<LibvirtConnection> {
-    const { callTimeoutMs = CALL_TIMEOUT_MS, workerEntry = new URL("./worker.ts", import.meta.url) } =
-      options;
-    const thread = new LibvirtThread(workerEntry, callTimeoutMs);
+    const { callTimeoutMs = CALL_TIMEOUT_MS, workerEntry = LIBVIRT_WORKER, signal } = options;
+    requireWanted(signal);
+    const connection = new LibvirtConnection(new LibvirtThread(workerEntry, { callTimeoutMs }), signal);
     try {
-      await thread.call("open", uri);
+      await connection.call("open", uri);
+      return connection;
     } catch (error) {
-      await thread.close();
+      await connection.close();
       throw error;
     }
-    return new LibvirtConnection(thread);
   }
 
-  /** The versions of the library in this OS process and of the hypervisor behind the connection. */
-  version(): Promise<LibvirtVersion> {
-    return this.#thread.call("version", "");
-  }
-
-  /** What the host can run, as libvirt's capabilities XML. */
-  capabilitiesXml(): Promise<string> {
-    return this.#thread.call("capabilitiesXml", "");
-  }
-
-  /**
-   * Makes or replaces the persistent definition of a domain, checked against libvirt's own schema. Defining the same
-   * name and UUID again replaces it; a running guest goes on as it was started.
-   *
-   * @throws {ShimError} DOMAIN_INVALID when libvirt does not accept the XML
-   * @throws {ShimError} CONFLICT when the name belongs to another UUID, or the UUID to another name
-   */
-  defineDomain(xml: string): Promise<DomainStatus> {
-    return this.#thread.call("defineDomain", xml);
-  }
-
-  /** The domain of that name, or null. */
-  findDomain(name: string): Promise<DomainStatus | null> {
-    return this.#thread.call("findDomain", name);
-  }
-
-  /** Every domain, running or not, of whoever defined it. */
-  listDomains(): Promise<DomainStatus[]> {
-    return this.#thread.call("listDomains", "");
-  }
-
-  /**
-   * Boots a defined domain; done when the guest's CPUs run.
-   *
-   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_INVALID when this host cannot run the definition · DOMAIN_FAILED
-   * when it runs already or the hypervisor fails
-   */
-  startDomain(name: string): Promise<void> {
-    return this.#thread.call("startDomain", name);
-  }
-
-  /**
-   * Asks the guest to power off; done when it was asked, which says nothing of whether it will.
-   *
-   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_FAILED when it does not run
-   */
-  shutdownDomain(name: string): Promise<void> {
-    return this.#thread.call("shutdownDomain", name);
-  }
-
-  /**
-   * Cuts the guest's power; done when it is off. The definition stays.
-   *
-   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_FAILED when it does not run
-   */
-  destroyDomain(name: string): Promise<void> {
-    return this.#thread.call("destroyDomain", name);
-  }
-
-  /**
-   * Removes the definition with its saved state, snapshot and checkpoint records; no file of the machine's folder is
-   * touched, NVRAM included. A running guest goes on and is forgotten when it stops.
-   *
-   * @throws {ShimError} MACHINE_NOT_FOUND
-   */
-  undefineDomain(name: string): Promise<void> {
-    return this.#thread.call("undefineDomain", name);
-  }
-
-  /**
-   * The domain's XML as libvirt completed it; of a running one, as it runs.
-   *
-   * @throws {ShimError} MACHINE_NOT_FOUND
-   */
-  domainXml(name: string): Promise<string> {
-    return this.#thread.call("domainXml", name);
+  protected async call<Name extends Method>(method: Name, argument: string): Promise<Results[Name]> {
+    requireWanted(this.#signal);
+    return await this.#thread.call(method, argument);
   }
 
   /** Lets the calls asked for so far finish, then closes. Never rejects; again changes nothing. */
-  close(): Promise<void> {
-    return this.#thread.close();
+  async close(): Promise<void> {
+    await this.#thread.close();
+    this.#signal?.removeEventListener("abort", this.#abandon);
   }
+}
+
+function requireWanted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted !== true) return;
+  throw new ShimError("CANCELLED", "Cannot call libvirt: it was cancelled", { cause: signal.reason });
 }

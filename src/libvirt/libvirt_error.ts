@@ -22,6 +22,9 @@ const FROM_URI = 45;
 /** VIR_ERR_NO_DOMAIN. */
 export const NO_DOMAIN = 42;
 
+/** More of libvirt's words than this are a QEMU's whole log; a message is read by people. */
+const MESSAGE_CHARACTERS = 4_000;
+
 const REACH_REMEDY =
   "start libvirt's daemon (systemctl start libvirtd); where it runs, be root or in the group libvirt";
 const ACCESS_REMEDY = "run as root or as a member of the group libvirt";
@@ -83,7 +86,7 @@ export function libvirtError(
   );
   const text = failure.code === 0 || failure.message === null
     ? "libvirt failed and gave no reason"
-    : `libvirt reports "${failure.message.trim()}"`;
+    : `libvirt reports "${failure.message.slice(0, MESSAGE_CHARACTERS).trim()}"`;
   return new ShimError(rule?.gives ?? "DOMAIN_FAILED", `Cannot ${context.action}: ${text}`, {
     details: {
       libvirtCode: failure.code,
@@ -91,4 +94,11 @@ export function libvirtError(
       ...(rule?.remedy === undefined ? {} : { remedy: rule.remedy }),
     },
   });
+}
+
+/** Whether an error means that the connection is of no more use, and not only the one call. */
+export function isConnectionLost(error: ShimError): boolean {
+  if (error.code !== "HYPERVISOR_UNAVAILABLE") return false;
+  const { libvirtDomain, libvirtCode } = error.details;
+  return libvirtDomain === FROM_RPC || libvirtCode === 5 || libvirtCode === 6;
 }

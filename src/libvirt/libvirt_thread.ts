@@ -2,18 +2,35 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 
 import { ShimError } from "../errors.ts";
+import type { Notice } from "./connection_watch.ts";
 import type { Method, Request, Results } from "./protocol.ts";
+import { releaseThread } from "./release_thread.ts";
 import { REPLY, RESULTS } from "./reply.ts";
 
-/** How long a released or closing thread may take to end by itself. */
+/** How long a released or closing thread may take to end by itself, or to answer the call it was released from. */
 const END_GRACE_MS = 2_000;
-/** How long the release of a hung thread may take; it makes a few system calls that never wait. */
-const RELEASE_LIMIT_MS = 5_000;
+
+export type ThreadOptions = {
+  /** Limit of each call, counted from when it is sent to the thread. */
+  readonly callTimeoutMs: number;
+  /** What a watched connection tells; called on the main thread. */
+  readonly onNotice?: (notice: Notice) => void;
+  /** Whether the thread stays, to be used again after `restore`, when a call was given up. */
+  readonly isKept?: boolean;
+};
 
 type Call = {
   readonly request: Request;
+  readonly timeoutMs: number;
   readonly settle: (result: unknown) => void;
   readonly reject: (error: ShimError) => void;
+};
+
+/** A call that was given up and whose answer the thread still owes. */
+type Stuck = {
+  readonly id: number;
+  readonly freed: Promise<boolean>;
+  readonly free: (isFree: boolean) => void;
 };
 
 /**
@@ -25,9 +42,11 @@ type Call = {
 export class LibvirtThread {
   readonly #worker: Worker;
   readonly #ended: Promise<unknown>;
-  readonly #callTimeoutMs: number;
+  readonly #options: ThreadOptions;
   readonly #waiting: Call[] = [];
   #current: Call | null = null;
+  #stuck: Stuck | null = null;
+  #hasEnded = false;
   #timer: NodeJS.Timeout | undefined;
   #threadPath: string | null = null;
   #nextId = 1;
@@ -35,15 +54,17 @@ export class LibvirtThread {
   #refusal: string | null = null;
   #ending: Promise<void> | null = null;
 
-  /** @param callTimeoutMs limit of each call, counted from when it is sent to the thread */
-  constructor(entry: URL, callTimeoutMs: number) {
-    this.#callTimeoutMs = callTimeoutMs;
+  constructor(entry: URL, options: ThreadOptions) {
+    this.#options = options;
     this.#worker = new Worker(entry);
     this.#ended = new Promise((resolve) => this.#worker.once("exit", resolve));
     this.#worker.on("message", (message) => this.#receive(message));
     this.#worker.on("error", (error) => this.#lose("the thread failed", error));
     this.#worker.on("messageerror", (error) => this.#lose("the thread sent what cannot be read", error));
-    this.#worker.on("exit", () => this.#lose("the thread ended"));
+    this.#worker.on("exit", () => {
+      this.#hasEnded = true;
+      this.#lose("the thread ended");
+    });
     this.#worker.unref();
   }
 
@@ -51,11 +72,15 @@ export class LibvirtThread {
    * Makes one call in the thread, after those asked for earlier.
    *
    * @throws {ShimError} the failure of the call itself; HYPERVISOR_TIMEOUT when it, or one before it, took too long
-   * (`details.wasSent` tells whether libvirt ever saw this one); HYPERVISOR_UNAVAILABLE once the thread is closed or
-   * given up; INTERNAL when the thread failed
+   * (`details.wasSent` tells whether libvirt ever saw this one); CANCELLED likewise after `abandon`;
+   * HYPERVISOR_UNAVAILABLE once the thread is closed or given up; INTERNAL when the thread failed
    */
-  async call<Name extends Method>(method: Name, argument: string): Promise<Results[Name]> {
-    const result = await this.#ask(method, argument);
+  async call<Name extends Method>(
+    method: Name,
+    argument: string,
+    { timeoutMs = this.#options.callTimeoutMs }: { readonly timeoutMs?: number } = {},
+  ): Promise<Results[Name]> {
+    const result = await this.#ask({ method, argument, timeoutMs });
     const parsed = RESULTS[method].safeParse(result);
     if (!parsed.success) {
       throw new ShimError("INTERNAL", `Cannot read answer to "${method}": its shape is unknown`, {
@@ -65,10 +90,45 @@ export class LibvirtThread {
     return parsed.data;
   }
 
-  /** Lets the calls asked for so far finish, then closes the connection and ends the thread. Never rejects. */
-  async close(): Promise<void> {
+  /** Whether calls are taken: not once one was given up, or the thread lost or closed. */
+  get isUsable(): boolean {
+    return this.#refusal === null;
+  }
+
+  /** Gives the calls up that are under way and waiting: they reject with CANCELLED. Changes nothing without any. */
+  abandon(): void {
+    const call = this.#current;
+    if (call === null) return;
+    void this.#giveUp(call, {
+      code: "CANCELLED",
+      problem: "it was cancelled",
+      details: { remedy: "see the domain's state: the call may have been carried out all the same" },
+    });
+  }
+
+  /**
+   * Takes calls again after one was given up, on a thread that is kept.
+   *
+   * @returns false while the thread does not come back from the call; it may be asked again. False for ever once it
+   * ended
+   */
+  async restore(): Promise<boolean> {
+    if (this.#ending !== null || this.#hasEnded) return false;
+    const stuck = this.#stuck;
+    if (stuck !== null && !await endsWithin(stuck.freed, END_GRACE_MS)) return false;
+    if (this.#ending !== null || this.#hasEnded) return false;
+    this.#refusal = null;
+    return true;
+  }
+
+  /**
+   * Lets the calls asked for so far finish, then closes the connection and ends the thread. Never rejects.
+   *
+   * @returns whether the thread ended by itself, as one does that is not inside a C call that nothing can end
+   */
+  async close(): Promise<boolean> {
     if (this.#refusal === null) {
-      const closing = this.#ask("close", "");
+      const closing = this.#ask({ method: "close", argument: "", timeoutMs: this.#options.callTimeoutMs });
       this.#refusal = "the connection is closed";
       try {
         await closing;
@@ -76,13 +136,19 @@ export class LibvirtThread {
         // The thread is lost, and the connection with it: nothing is left to close
       }
     }
+    this.#refusal = "the connection is closed";
     await this.#end();
+    return this.#hasEnded;
   }
 
-  #ask(method: Method, argument: string): Promise<unknown> {
+  #ask({ method, argument, timeoutMs }: {
+    readonly method: Method;
+    readonly argument: string;
+    readonly timeoutMs: number;
+  }): Promise<unknown> {
     if (this.#refusal !== null) return Promise.reject(unavailable(this.#refusal));
     return new Promise((settle, reject) => {
-      this.#waiting.push({ request: { id: this.#nextId++, method, argument }, settle, reject });
+      this.#waiting.push({ request: { id: this.#nextId++, method, argument }, timeoutMs, settle, reject });
       if (this.#current === null) this.#sendNext();
     });
   }
@@ -92,59 +158,76 @@ export class LibvirtThread {
     this.#current = call;
     if (call === null) return this.#worker.unref();
     this.#worker.ref();
-    this.#timer = setTimeout(() => this.#giveUp(call), this.#callTimeoutMs);
+    this.#timer = setTimeout(() => {
+      void this.#giveUp(call, {
+        code: "HYPERVISOR_TIMEOUT",
+        problem: `no answer within ${call.timeoutMs} ms`,
+        details: {
+          timeoutMs: call.timeoutMs,
+          remedy:
+            "see whether libvirtd hangs (systemctl status libvirtd), and the domain's state before trying again",
+        },
+      });
+    }, call.timeoutMs);
     this.#worker.postMessage(call.request);
   }
 
   #receive(message: unknown): void {
     const reply = REPLY.safeParse(message);
     if (!reply.success) return this.#lose("the thread sent what cannot be read", reply.error);
-    if (reply.data.kind === "started") {
-      this.#threadPath = reply.data.threadPath;
+    const { data } = reply;
+    if (data.kind === "started") {
+      this.#threadPath = data.threadPath;
       return;
     }
+    if (data.kind === "event" || data.kind === "closed") return this.#options.onNotice?.(data);
     const call = this.#current;
-    // The late answer of a call that was given up
+    if (this.#stuck !== null && data.id === this.#stuck.id) {
+      // The late answer of a call that was given up
+      this.#stuck.free(true);
+      this.#stuck = null;
+      return;
+    }
     if (call === null) return;
-    if (reply.data.id !== call.request.id) return this.#lose("the thread answered another call");
+    if (data.id !== call.request.id) return this.#lose("the thread answered another call");
     clearTimeout(this.#timer);
     this.#sendNext();
-    if (reply.data.kind === "result") return call.settle(reply.data.result);
-    const { code, message: text, details } = reply.data;
+    if (data.kind === "result") return call.settle(data.result);
+    const { code, message: text, details } = data;
     call.reject(new ShimError(code, text, { details }));
   }
 
-  /** The call's limit is over: frees the thread from it, so that it can end, then tells everybody who waits. */
-  async #giveUp(call: Call): Promise<void> {
-    const timeoutMs = this.#callTimeoutMs;
-    const unsent = this.#takeWaiting(`it was given up after "${call.request.method}" hung`);
+  /** Frees the thread from a call, so that it can go on or end, then tells everybody who waits. */
+  async #giveUp(call: Call, why: {
+    readonly code: "HYPERVISOR_TIMEOUT" | "CANCELLED";
+    readonly problem: string;
+    readonly details: Readonly<Record<string, unknown>>;
+  }): Promise<void> {
+    const { method } = call.request;
+    const unsent = this.#takeWaiting(`it was given up after "${method}" hung`);
+    const { promise: freed, resolve: free } = Promise.withResolvers<boolean>();
+    this.#stuck = { id: call.request.id, freed, free };
     const path = this.#threadPath;
-    const cause = path === null ? undefined : await release(path).catch((failure: unknown) => failure);
+    const cause = path === null ? undefined : await releaseThread(path);
     call.reject(
-      new ShimError(
-        "HYPERVISOR_TIMEOUT",
-        `Cannot finish libvirt call "${call.request.method}": no answer within ${timeoutMs} ms`,
-        {
-          cause,
-          details: {
-            wasSent: true,
-            timeoutMs,
-            remedy:
-              "see whether libvirtd hangs (systemctl status libvirtd), and the domain's state before trying again",
-          },
-        },
-      ),
+      new ShimError(why.code, `Cannot finish libvirt call "${method}": ${why.problem}`, {
+        cause,
+        details: { wasSent: true, ...why.details },
+      }),
     );
-    for (const { request, reject } of unsent) {
-      reject(
+    for (const waiting of unsent) {
+      waiting.reject(
         new ShimError(
-          "HYPERVISOR_TIMEOUT",
-          `Cannot make libvirt call "${request.method}": "${call.request.method}" before it hung`,
-          { details: { wasSent: false, timeoutMs } },
+          why.code,
+          `Cannot make libvirt call "${waiting.request.method}": "${method}" before it hung`,
+          {
+            details: { wasSent: false, timeoutMs: waiting.timeoutMs },
+          },
         ),
       );
     }
-    await this.#end();
+    if (this.#options.isKept === true) this.#worker.unref();
+    else await this.#end();
   }
 
   /** The thread is of no more use. */
@@ -192,16 +275,6 @@ function unavailable(reason: string): ShimError {
   return new ShimError("HYPERVISOR_UNAVAILABLE", `Cannot call libvirt: ${reason}`, {
     details: { remedy: "open a new connection" },
   });
-}
-
-/** Makes the C call under way in a thread fail. Gives what kept it from being tried, if anything did. */
-async function release(threadPath: string): Promise<unknown> {
-  let failure: unknown;
-  const worker = new Worker(new URL("./release_worker.ts", import.meta.url), { workerData: threadPath });
-  worker.on("error", (error) => failure = error);
-  const ended = new Promise((resolve) => worker.once("exit", resolve));
-  if (!await endsWithin(ended, RELEASE_LIMIT_MS)) void worker.terminate();
-  return failure;
 }
 
 async function endsWithin(ended: Promise<unknown>, limitMs: number): Promise<boolean> {

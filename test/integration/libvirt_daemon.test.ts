@@ -31,7 +31,7 @@ describe("LibvirtConnection on qemu:///system", () => {
   it("defines, starts, destroys and undefines a domain", async () => {
     const name = `bootshim-test-${randomUUID()}`;
     const uuid = randomUUID();
-    const off = { name, uuid, state: "shut off", id: null, isPersistent: true };
+    const off = { name, uuid, state: "shut off", shutOffReason: "unknown", id: null, isPersistent: true };
     expect(await connection.defineDomain(domainXml({ name, uuid }))).toEqual(off);
     try {
       // The same name and UUID: replaced
@@ -51,6 +51,7 @@ describe("LibvirtConnection on qemu:///system", () => {
         expect(await connection.findDomain(name)).toEqual({
           ...off,
           state: "running",
+          shutOffReason: null,
           id: expect.any(Number),
         });
         expect(await rejectionOf(connection.startDomain(name))).toEqual({
@@ -65,7 +66,7 @@ describe("LibvirtConnection on qemu:///system", () => {
       } finally {
         await connection.destroyDomain(name);
       }
-      expect(await connection.findDomain(name)).toEqual(off);
+      expect(await connection.findDomain(name)).toEqual({ ...off, shutOffReason: "destroyed" });
     } finally {
       await connection.undefineDomain(name);
     }

@@ -46,7 +46,14 @@ describe("LibvirtConnection on test:///default", () => {
         hypervisorVersion: "0.0.2",
       });
       expect(await connection.capabilitiesXml()).toMatch(/^<capabilities>[^]*<\/capabilities>\n$/);
-      const test = { name: "test", uuid: expect.any(String), state: "running", id: 1, isPersistent: true };
+      const test = {
+        name: "test",
+        uuid: expect.any(String),
+        state: "running",
+        shutOffReason: null,
+        id: 1,
+        isPersistent: true,
+      };
       expect(await connection.listDomains()).toEqual([test]);
       expect(await connection.findDomain("test")).toEqual(test);
       expect(await connection.findDomain(`vm-${randomUUID()}`)).toBe(null);
@@ -54,7 +61,12 @@ describe("LibvirtConnection on test:///default", () => {
         /^<domain type='test' id='1'>[^]*<name>test<\/name>/,
       );
       await connection.destroyDomain("test");
-      expect(await connection.findDomain("test")).toEqual({ ...test, state: "shut off", id: null });
+      expect(await connection.findDomain("test")).toEqual({
+        ...test,
+        state: "shut off",
+        shutOffReason: "destroyed",
+        id: null,
+      });
     } finally {
       await connection.close();
     }

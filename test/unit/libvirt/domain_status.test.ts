@@ -18,7 +18,13 @@ describe("domainState", () => {
   });
 
   it("keeps a number of a newer libvirt, and the main thread takes it", () => {
-    const status = { name: "vm", uuid: "6695eb01-f6a4-8304-79aa-97f2502e193f", id: null, isPersistent: true };
+    const status = {
+      shutOffReason: null,
+      name: "vm",
+      uuid: "6695eb01-f6a4-8304-79aa-97f2502e193f",
+      id: null,
+      isPersistent: true,
+    };
     for (const number of [8, 4711, -1]) {
       const state = domainState(number);
       expect(state).toBe(`unknown (${number})`);

@@ -1,4 +1,5 @@
 import type {
+  CallbackPointer,
   ConnectionPointer,
   DomainArrayPointer,
   DomainPointer,
@@ -102,8 +103,9 @@ export function stubBindings(world: StubWorld): LibvirtBindings {
       return fails("domainGetUuidString") ? -1 : 0;
     },
     domainGetId: (pointer) => domain(pointer).id,
-    domainGetState(pointer, out) {
+    domainGetState(pointer, out, reason) {
       out[0] = domain(pointer).state;
+      reason[0] = 1;
       return fails("domainGetState") ? -1 : 0;
     },
     domainIsPersistent(pointer) {
@@ -115,5 +117,18 @@ export function stubBindings(world: StubWorld): LibvirtBindings {
       fails("domainFree");
       return 0;
     },
+    connectGetDomainCapabilities: () =>
+      fails("connectGetDomainCapabilities") ? null : "<domainCapabilities/>",
+    eventRegisterDefaultImpl: () => fails("eventRegisterDefaultImpl") ? -1 : 0,
+    eventAddIdleTimeout: () => 1,
+    eventRemoveTimeout: () => 0,
+    eventRunDefaultImpl: () => 0,
+    connectSetKeepAlive: () => fails("connectSetKeepAlive") ? -1 : 0,
+    connectRegisterCloseCallback: () => fails("connectRegisterCloseCallback") ? -1 : 0,
+    connectUnregisterCloseCallback: () => 0,
+    connectDomainEventRegisterLifecycle: () => fails("connectDomainEventRegisterLifecycle") ? -1 : 0,
+    connectDomainEventDeregisterAny: () => 0,
+    makeCloseCallback: () => 1n as CallbackPointer,
+    makeLifecycleCallback: () => 2n as CallbackPointer,
   };
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { loadLibvirt } from "../../../src/libvirt/bindings.ts";
+import { loadLibvirt } from "../../../src/libvirt/load_libvirt.ts";
 import { refusalOf } from "../../support/failures.ts";
 
 describe("loadLibvirt", () => {

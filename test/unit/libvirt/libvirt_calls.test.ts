@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 
 import type { LibvirtBindings } from "../../../src/libvirt/bindings.ts";
-import { LibvirtSession } from "../../../src/libvirt/session.ts";
+import { LibvirtCalls } from "../../../src/libvirt/libvirt_calls.ts";
 import { refusalOf } from "../../support/failures.ts";
 import { stubBindings, type StubWorld } from "./stub_bindings.ts";
 
@@ -35,7 +35,9 @@ const OPERATIONS = {
   destroyDomain: (session) => session.destroyDomain(NAME),
   undefineDomain: (session) => session.undefineDomain(NAME),
   domainXml: (session) => session.domainXml(NAME),
-} as const satisfies Record<string, (session: LibvirtSession) => unknown>;
+  keptDomainXml: (session) => session.keptDomainXml(NAME),
+  domainCapabilitiesXml: (session) => session.domainCapabilitiesXml("x86_64", "qemu"),
+} as const satisfies Record<string, (session: LibvirtCalls) => unknown>;
 
 /** Every C call whose failure must be seen, by the operation that makes it. */
 const FALLIBLE: readonly [keyof typeof OPERATIONS, keyof LibvirtBindings, string][] = [
@@ -58,14 +60,20 @@ const FALLIBLE: readonly [keyof typeof OPERATIONS, keyof LibvirtBindings, string
   ["destroyDomain", "domainDestroy", `Cannot destroy domain "${NAME}"`],
   ["undefineDomain", "domainUndefineFlags", `Cannot undefine domain "${NAME}"`],
   ["domainXml", "domainGetXmlDesc", `Cannot read XML of domain "${NAME}"`],
+  ["keptDomainXml", "domainGetXmlDesc", `Cannot read XML of domain "${NAME}"`],
+  [
+    "domainCapabilitiesXml",
+    "connectGetDomainCapabilities",
+    "Cannot read what domains the hypervisor can run",
+  ],
 ];
 
-describe("LibvirtSession", () => {
+describe("LibvirtCalls", () => {
   it.each(FALLIBLE)(
     "%s gives libvirt's error when %s fails, and frees every pointer once",
     (name, call, action) => {
       const stub = world();
-      const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+      const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
       stub.failing = call;
       const error = refusalOf(() => OPERATIONS[name](session));
       expect({ code: error.code, message: error.message, details: error.details }).toEqual({
@@ -80,17 +88,24 @@ describe("LibvirtSession", () => {
 
   it.each(Object.entries(OPERATIONS))("%s frees every pointer once when all goes well", (_, operation) => {
     const stub = world();
-    const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
     operation(session);
     session.close();
     expect({ live: [...stub.live], badFrees: stub.badFrees }).toEqual({ live: [], badFrees: [] });
   });
 
   it("reads whole statuses: id and null, persistent or not", () => {
-    const session = LibvirtSession.open(stubBindings(world()), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(world()), "test:///default");
     expect(session.listDomains()).toEqual([
-      { name: NAME, uuid: RUNNING.uuid, state: "running", id: 3, isPersistent: true },
-      { name: OFF.name, uuid: OFF.uuid, state: "shut off", id: null, isPersistent: false },
+      { name: NAME, uuid: RUNNING.uuid, state: "running", shutOffReason: null, id: 3, isPersistent: true },
+      {
+        name: OFF.name,
+        uuid: OFF.uuid,
+        state: "shut off",
+        shutOffReason: "shutdown",
+        id: null,
+        isPersistent: false,
+      },
     ]);
     expect(session.findDomain(NAME)).toEqual(session.listDomains()[0]);
     expect(session.version()).toEqual({ libraryVersion: "9.0.0", hypervisorVersion: "7.2.22" });
@@ -99,7 +114,7 @@ describe("LibvirtSession", () => {
   it("findDomain gives null for a domain that is not there or ends meanwhile", () => {
     for (const failing of ["domainLookupByName", "domainGetState"] as const) {
       const stub = world({ failing, failure: { code: 42, domain: 10, message: "Domain not found" } });
-      expect(LibvirtSession.open(stubBindings(stub), "test:///default").findDomain(NAME)).toBe(null);
+      expect(LibvirtCalls.open(stubBindings(stub), "test:///default").findDomain(NAME)).toBe(null);
     }
   });
 
@@ -108,7 +123,7 @@ describe("LibvirtSession", () => {
       failing: "domainGetState",
       failure: { code: 42, domain: 10, message: "Domain not found" },
     });
-    expect(LibvirtSession.open(stubBindings(stub), "test:///default").listDomains()).toEqual([]);
+    expect(LibvirtCalls.open(stubBindings(stub), "test:///default").listDomains()).toEqual([]);
     expect(stub.live.size).toBe(1);
   });
 
@@ -117,14 +132,14 @@ describe("LibvirtSession", () => {
       failing: "domainLookupByName",
       failure: { code: 42, domain: 10, message: "Domain not found" },
     });
-    const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
     expect(refusalOf(() => session.startDomain(NAME)).code).toBe("MACHINE_NOT_FOUND");
     expect(stub.calls).not.toContain("domainCreate");
   });
 
   it("open silences libvirt before it connects, and holds nothing when it cannot", () => {
     const stub = world({ failing: "connectOpen" });
-    const error = refusalOf(() => LibvirtSession.open(stubBindings(stub), "qemu:///system"));
+    const error = refusalOf(() => LibvirtCalls.open(stubBindings(stub), "qemu:///system"));
     expect(error.code).toBe("HYPERVISOR_UNAVAILABLE");
     expect(error.message).toBe(
       `Cannot open connection "qemu:///system": libvirt reports "${FAILURE.message}"`,
@@ -135,7 +150,7 @@ describe("LibvirtSession", () => {
 
   it("LV07 close releases once; later calls fail without reaching C", () => {
     const stub = world({ failing: "connectClose" });
-    const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
     session.close();
     session.close();
     const before = stub.calls.length;
@@ -148,7 +163,7 @@ describe("LibvirtSession", () => {
 
   it("LV07 20,000 look-ups leave the account of pointers even", () => {
     const stub = world();
-    const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
     for (let round = 0; round < 20_000; round++) session.findDomain(NAME);
     expect({ live: stub.live.size, badFrees: stub.badFrees }).toEqual({ live: 1, badFrees: [] });
   });
@@ -156,17 +171,17 @@ describe("LibvirtSession", () => {
   it.each(["a\0b", "\ud800"])("LV08 refuses text that C would read as another, %j", (text) => {
     const stub = world();
     const bindings = stubBindings(stub);
-    const session = LibvirtSession.open(bindings, "test:///default");
+    const session = LibvirtCalls.open(bindings, "test:///default");
     const before = stub.calls.length;
     expect(refusalOf(() => session.destroyDomain(text)).code).toBe("REQUEST_INVALID");
     expect(refusalOf(() => session.defineDomain(text)).code).toBe("REQUEST_INVALID");
-    expect(refusalOf(() => LibvirtSession.open(bindings, text)).code).toBe("REQUEST_INVALID");
+    expect(refusalOf(() => LibvirtCalls.open(bindings, text)).code).toBe("REQUEST_INVALID");
     expect(stub.calls.length).toBe(before);
   });
 
   it("LV08 says so when libvirt fails without leaving an error", () => {
     const stub = world({ failing: "domainCreate", failure: { code: 0, domain: 0, message: null } });
-    const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
     expect(refusalOf(() => session.startDomain(NAME)).message).toBe(
       `Cannot start domain "${NAME}": libvirt failed and gave no reason`,
     );
@@ -174,7 +189,7 @@ describe("LibvirtSession", () => {
 
   it("defines with validation; undefines with state and records, keeping NVRAM", () => {
     const stub = world();
-    const session = LibvirtSession.open(stubBindings(stub), "test:///default");
+    const session = LibvirtCalls.open(stubBindings(stub), "test:///default");
     session.defineDomain("<domain/>");
     session.undefineDomain(NAME);
     // 1 VALIDATE; 1 MANAGED_SAVE | 2 SNAPSHOTS_METADATA | 8 KEEP_NVRAM | 16 CHECKPOINTS_METADATA

@@ -6,7 +6,15 @@ import type {
   LibvirtBindings,
   NumberOut,
 } from "./bindings.ts";
-import { domainState, type DomainStatus, type LibvirtVersion, versionText } from "./domain_status.ts";
+import type { ConnectionWatch } from "./connection_watch.ts";
+import {
+  domainState,
+  type DomainStatus,
+  type LibvirtVersion,
+  shutOffReason,
+  versionText,
+} from "./domain_status.ts";
+import { domainUuid } from "./domain_uuid.ts";
 import { libvirtError, type LibvirtFailure, type LibvirtStep, NO_DOMAIN } from "./libvirt_error.ts";
 
 /** VIR_DOMAIN_DEFINE_VALIDATE: check the XML against libvirt's schema; without it unknown elements are dropped. */
@@ -18,8 +26,10 @@ const DEFINE_VALIDATE = 1;
 const UNDEFINE_FLAGS = 1 | 2 | 16 | 8;
 /** virDomainGetID's `(unsigned int)-1`. */
 const NO_ID = 0xffff_ffff;
-/** 36 characters and a NUL: VIR_UUID_STRING_BUFLEN. */
-const UUID_BYTES = 37;
+/** VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE: the definition as it is kept, fit to be defined again. */
+const KEPT_XML_FLAGS = 1 | 2;
+/** VIR_DOMAIN_SHUTOFF. */
+const SHUT_OFF = 5;
 
 type Context = { readonly step: LibvirtStep; readonly action: string };
 
@@ -29,28 +39,43 @@ type Context = { readonly step: LibvirtStep; readonly action: string };
  * Every failure is read on the spot, before any other call can overwrite this thread's last error; every domain
  * pointer is freed exactly once, whatever fails.
  */
-export class LibvirtSession {
+export class LibvirtCalls {
   readonly #bindings: LibvirtBindings;
+  readonly #watch: ConnectionWatch | null;
   #pointer: ConnectionPointer | null;
 
-  private constructor(bindings: LibvirtBindings, pointer: ConnectionPointer) {
+  private constructor(
+    bindings: LibvirtBindings,
+    pointer: ConnectionPointer,
+    watch: ConnectionWatch | null,
+  ) {
     this.#bindings = bindings;
     this.#pointer = pointer;
+    this.#watch = watch;
   }
 
   /**
    * Connects.
    *
+   * @param options.watch is told of the connection's end and of the domains' changes from now until `close`
    * @throws {ShimError} HYPERVISOR_UNAVAILABLE when nothing answers or access is refused; CONFIG_INVALID for a
    * malformed URI
    */
-  static open(bindings: LibvirtBindings, uri: string): LibvirtSession {
+  static open(
+    bindings: LibvirtBindings,
+    uri: string,
+    { watch = null }: { readonly watch?: ConnectionWatch | null } = {},
+  ): LibvirtCalls {
     const context: Context = { step: "open", action: `open connection "${uri}"` };
     checkText(uri);
     bindings.setSilentErrorFunc();
     const pointer = bindings.connectOpen(uri);
     if (pointer === null) throw lastError(bindings, context);
-    return new LibvirtSession(bindings, pointer);
+    const calls = new LibvirtCalls(bindings, pointer, watch);
+    if (watch === null || watch.attach(pointer)) return calls;
+    const failure = lastError(bindings, context);
+    calls.close();
+    throw failure;
   }
 
   /** Gives the connection back. A second call changes nothing; every other call then fails. */
@@ -58,6 +83,7 @@ export class LibvirtSession {
     const pointer = this.#pointer;
     if (pointer === null) return;
     this.#pointer = null;
+    this.#watch?.detach();
     // Negative when the daemon is gone: the pointer is released all the same, and there is nothing left to close
     this.#bindings.connectClose(pointer);
   }
@@ -75,6 +101,20 @@ export class LibvirtSession {
   capabilitiesXml(): string {
     const context: Context = { step: "operate", action: "read the hypervisor's capabilities" };
     return this.#checkPresent(this.#bindings.connectGetCapabilities(this.#connection(context)), context);
+  }
+
+  domainCapabilitiesXml(architecture: string, virtualizationType: string): string {
+    const context: Context = { step: "operate", action: "read what domains the hypervisor can run" };
+    checkText(architecture);
+    checkText(virtualizationType);
+    return this.#checkPresent(
+      this.#bindings.connectGetDomainCapabilities(
+        this.#connection(context),
+        architecture,
+        virtualizationType,
+      ),
+      context,
+    );
   }
 
   defineDomain(xml: string): DomainStatus {
@@ -140,11 +180,20 @@ export class LibvirtSession {
   }
 
   domainXml(name: string): string {
+    return this.#xml(name, 0);
+  }
+
+  keptDomainXml(name: string): string {
+    return this.#xml(name, KEPT_XML_FLAGS);
+  }
+
+  #xml(name: string, flags: number): string {
     const action = `read XML of domain "${name}"`;
     return this.#withDomain(
       name,
       action,
-      (domain) => this.#checkPresent(this.#bindings.domainGetXmlDesc(domain, 0), { step: "operate", action }),
+      (domain) =>
+        this.#checkPresent(this.#bindings.domainGetXmlDesc(domain, flags), { step: "operate", action }),
     );
   }
 
@@ -171,17 +220,18 @@ export class LibvirtSession {
   #status(domain: DomainPointer): DomainStatus {
     const context: Context = { step: "operate", action: "read state of domain" };
     const name = this.#checkPresent(this.#bindings.domainGetName(domain), context);
-    const uuid = new Uint8Array(UUID_BYTES);
-    this.#checkResult(this.#bindings.domainGetUuidString(domain, uuid), context);
+    const uuid = this.#checkPresent(domainUuid(this.#bindings, domain), context);
     const state: NumberOut = [0];
-    this.#checkResult(this.#bindings.domainGetState(domain, state, 0), context);
+    const reason: NumberOut = [0];
+    this.#checkResult(this.#bindings.domainGetState(domain, state, reason, 0), context);
     const isPersistent = this.#checkResult(this.#bindings.domainIsPersistent(domain), context) === 1;
     // libvirt keeps the id in the pointer, as it was at look-up, and reports no failure with it
     const id = this.#bindings.domainGetId(domain);
     return {
       name,
-      uuid: new TextDecoder().decode(uuid.subarray(0, UUID_BYTES - 1)),
+      uuid,
       state: domainState(Number(state[0])),
+      shutOffReason: Number(state[0]) === SHUT_OFF ? shutOffReason(Number(reason[0])) : null,
       id: id === NO_ID ? null : id,
       isPersistent,
     };
