@@ -9,6 +9,8 @@ import { REPLY, RESULTS } from "./reply.ts";
 
 /** How long a released or closing thread may take to end by itself, or to answer the call it was released from. */
 const END_GRACE_MS = 2_000;
+/** How long a thread may take from its release to its answer before it is released again. */
+const RELEASE_PAUSE_MS = 50;
 
 export type ThreadOptions = {
   /** Limit of each call, counted from when it is sent to the thread. */
@@ -29,8 +31,8 @@ type Call = {
 /** A call that was given up and whose answer the thread still owes. */
 type Stuck = {
   readonly id: number;
-  readonly freed: Promise<boolean>;
-  readonly free: (isFree: boolean) => void;
+  readonly freed: Promise<void>;
+  readonly free: () => void;
 };
 
 /**
@@ -115,8 +117,8 @@ export class LibvirtThread {
   async restore(): Promise<boolean> {
     if (this.#ending !== null || this.#hasEnded) return false;
     const stuck = this.#stuck;
-    if (stuck !== null && !await endsWithin(stuck.freed, END_GRACE_MS)) return false;
-    if (this.#ending !== null || this.#hasEnded) return false;
+    if (stuck !== null) await this.#release(stuck);
+    if (this.#stuck !== null || this.#ending !== null || this.#hasEnded) return false;
     this.#refusal = null;
     return true;
   }
@@ -184,7 +186,7 @@ export class LibvirtThread {
     const call = this.#current;
     if (this.#stuck !== null && data.id === this.#stuck.id) {
       // The late answer of a call that was given up
-      this.#stuck.free(true);
+      this.#stuck.free();
       this.#stuck = null;
       return;
     }
@@ -205,8 +207,9 @@ export class LibvirtThread {
   }): Promise<void> {
     const { method } = call.request;
     const unsent = this.#takeWaiting(`it was given up after "${method}" hung`);
-    const { promise: freed, resolve: free } = Promise.withResolvers<boolean>();
-    this.#stuck = { id: call.request.id, freed, free };
+    const { promise: freed, resolve: free } = Promise.withResolvers<void>();
+    const stuck = { id: call.request.id, freed, free };
+    this.#stuck = stuck;
     const path = this.#threadPath;
     const cause = path === null ? undefined : await releaseThread(path);
     call.reject(
@@ -226,8 +229,18 @@ export class LibvirtThread {
         ),
       );
     }
-    if (this.#options.isKept === true) this.#worker.unref();
-    else await this.#end();
+    if (this.#options.isKept === true) return this.#worker.unref();
+    void this.#release(stuck);
+    await this.#end();
+  }
+
+  /** Goes on freeing a thread: it may have been on its way into the wait, or wait a second time. */
+  async #release({ freed }: Stuck): Promise<void> {
+    const end = performance.now() + END_GRACE_MS;
+    const isFree = Promise.race([freed, this.#ended]);
+    while (performance.now() < end && !await endsWithin(isFree, RELEASE_PAUSE_MS)) {
+      if (this.#threadPath !== null) await releaseThread(this.#threadPath);
+    }
   }
 
   /** The thread is of no more use. */
