@@ -168,13 +168,16 @@ async function ingestTrees(
     layers: roleLayersOf(manifests),
     listener: onProgress,
   });
+  let transferredBytes = 0;
   for (const blob of blobs) {
-    await context.content.ingest(blob, await source.openBlob(blob, { signal }), {
-      signal,
-      onProgress: (doneBytes) => progress.advance(blob.digest, doneBytes),
-    });
+    const { receivedBytes } = await context.content.ingest(
+      blob,
+      (startByte) => source.openBlob(blob, { startByte, signal }),
+      { signal, onProgress: (doneBytes) => progress.advance(blob.digest, doneBytes) },
+    );
+    transferredBytes += receivedBytes;
   }
-  return blobs.reduce((sum, blob) => sum + blob.sizeBytes, 0);
+  return transferredBytes;
 }
 
 async function setName(context: AgentContext, name: string, descriptor: Descriptor): Promise<void> {

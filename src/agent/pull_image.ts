@@ -3,9 +3,11 @@ import { ShimError, toShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import type { ImageSource } from "../image/image_source.ts";
+import type { LockedBlobs } from "../content/blob_transfers.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { withSource } from "./open_source.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
+import { requireRoom } from "./require_room.ts";
 import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
 
 /** An image whose chosen manifest is complete and verified in the cache. */
@@ -56,7 +58,9 @@ export async function pullResolved(
 /**
  * All missing layers at once; the first failure stops the others and is the one that is told. The layers become visible
  * together, so an image that turns out to be wrong leaves nothing behind; what a passing trouble interrupts leaves the
- * layers that were complete, for the next try.
+ * layers that were complete, and the beginnings of the others, for the next try.
+ *
+ * @returns bytes that this process moved: others may have brought the rest
  */
 async function pullLayers(
   context: AgentContext,
@@ -72,9 +76,26 @@ async function pullLayers(
   });
   if (missing.length === 0) return 0;
   const source = await requireSource(image, missing);
+  const watch = {
+    signal: options.signal,
+    source: image.name,
+    onProgress: (digest: Digest, doneBytes: number) => progress.advance(digest, doneBytes),
+  };
+  return await context.content.withMissing(missing, watch, async (locked) => {
+    await requireRoom(context, await locked.missingBytes());
+    return await transferTogether(locked, source, { signal: options.signal, progress });
+  });
+}
+
+/** Every blob, or none of them gets its name unless the trouble is a passing one. */
+async function transferTogether(
+  locked: LockedBlobs,
+  source: ImageSource,
+  options: { readonly signal: AbortSignal | undefined; readonly progress: TransferProgress },
+): Promise<number> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
-  const gate = new CommitGate();
+  const gate = new CommitGate(locked.missing.length);
   let first: unknown;
   const fail = (error: unknown) => {
     first ??= error;
@@ -82,21 +103,20 @@ async function pullLayers(
     if (retryable || code === "CANCELLED") gate.open();
     else gate.shut(error);
     stop.abort(error);
+    return 0;
   };
-  const transfers = missing.map(async (descriptor) => {
-    const ticket = gate.ticket();
-    const stream = await source.openBlob(descriptor, { signal });
-    await context.content.ingest(descriptor, stream, {
+  const transfers = locked.missing.map(async (descriptor) => {
+    const open = (startByte: number) => source.openBlob(descriptor, { startByte, signal });
+    const { receivedBytes } = await locked.ingest(descriptor, open, {
       signal,
-      onProgress: (doneBytes) => progress.advance(descriptor.digest, doneBytes),
-      beforeCommit: () => ticket.arrive(),
+      onProgress: (doneBytes) => options.progress.advance(descriptor.digest, doneBytes),
+      beforeCommit: () => gate.arrive(),
     });
-    // Another process may have stored it first: then there was nothing to commit, and nobody may wait for that.
-    ticket.pass();
+    return receivedBytes;
   });
-  await Promise.all(transfers.map((transfer) => transfer.catch(fail)));
+  const received = await Promise.all(transfers.map((transfer) => transfer.catch(fail)));
   if (first !== undefined) throw first;
-  return missing.reduce((sum, descriptor) => sum + descriptor.sizeBytes, 0);
+  return received.reduce((sum, bytes) => sum + bytes, 0);
 }
 
 async function requireSource(image: ResolvedImage, missing: readonly Descriptor[]): Promise<ImageSource> {
@@ -110,30 +130,22 @@ async function requireSource(image: ResolvedImage, missing: readonly Descriptor[
   );
 }
 
-/** Where verified layers wait for each other before they become visible. Every ticket must arrive or pass. */
+/** Where verified layers wait for each other before they become visible. */
 class CommitGate {
   readonly #decided = Promise.withResolvers<void>();
-  #awaited = 0;
+  #awaited: number;
 
-  constructor() {
+  constructor(layers: number) {
+    this.#awaited = layers;
     // Nobody may be waiting when it is shut, and the failure is told by whoever shuts it.
     this.#decided.promise.catch(() => {});
   }
 
-  ticket(): { arrive: () => Promise<void>; pass: () => void } {
-    let isOutstanding = true;
-    this.#awaited += 1;
-    const pass = () => {
-      if (!isOutstanding) return;
-      isOutstanding = false;
-      this.#awaited -= 1;
-      if (this.#awaited === 0) this.open();
-    };
-    const arrive = async () => {
-      pass();
-      await this.#decided.promise;
-    };
-    return { arrive, pass };
+  /** Resolves when all have arrived, or nothing speaks against the verified ones. */
+  async arrive(): Promise<void> {
+    this.#awaited -= 1;
+    if (this.#awaited === 0) this.open();
+    await this.#decided.promise;
   }
 
   open(): void {

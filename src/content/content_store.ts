@@ -8,10 +8,10 @@
  * blob that is there; nobody but this user and QEMU's group can read anything. Several processes may use one
  * root at once. Files that were tampered with are reported, never deleted.
  */
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { ByteWindow } from "../boot/byte_window.ts";
 import { ShimError } from "../errors.ts";
-import { type Access, type DirectorySync, setAccess, syncDirectory } from "../host/durable.ts";
+import { type Access, type DirectorySync, setAccess } from "../host/durable.ts";
 import {
   effectiveUserId,
   type FileStatus,
@@ -19,27 +19,21 @@ import {
   nodeFileSystem,
   type OpenFile,
 } from "../host/file_system.ts";
-import { withLock } from "../host/flock.ts";
+import { requireFreeSpace } from "../host/free_space.ts";
 import { toIoError, withIoErrors } from "../host/io_error.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { type Digest } from "../image/digest.ts";
-import type { VerifiedDocument } from "../image/image_source.ts";
+import type { OpenContent, VerifiedDocument } from "../image/image_source.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { verifyBytes } from "../image/verification.ts";
 import { blobCorrupt, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
+import { BlobTransfers, type LockBlobsOptions, type LockedBlobs } from "./blob_transfers.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
-import { ingestBlob, type IngestOptions } from "./ingest.ts";
+import type { IngestOptions } from "./ingest.ts";
 import type { StoredReference } from "./index_entry.ts";
 import { ReferenceIndex } from "./reference_index.ts";
-import {
-  blobPathIn,
-  LOCK_TIMEOUT_MS,
-  openLayout,
-  type StorePaths,
-  storePaths,
-  sweepIngest,
-  writeVersion,
-} from "./store_layout.ts";
+import { blobPathIn, openLayout, type StorePaths, storePaths, writeVersion } from "./store_layout.ts";
+import { sweepIngest } from "./sweep_ingest.ts";
 
 export type ContentStoreOptions = {
   /** The root; made with its parents when missing. */
@@ -59,6 +53,7 @@ export class ContentStore {
   readonly #blobAccess: Access;
   readonly #fileSystem: FileSystem;
   readonly #index: ReferenceIndex;
+  readonly #transfers: BlobTransfers;
   #onWarning: ContentStoreOptions["onWarning"];
 
   private constructor(paths: StorePaths, fileSystem: FileSystem, options: ContentStoreOptions) {
@@ -66,12 +61,19 @@ export class ContentStore {
     this.#fileSystem = fileSystem;
     this.#blobAccess = { mode: options.groupId === null ? 0o400 : 0o440, groupId: options.groupId };
     this.#index = new ReferenceIndex(paths, { fileSystem, onRebuilt: options.onWarning });
+    this.#transfers = new BlobTransfers({
+      paths,
+      access: this.#blobAccess,
+      fileSystem,
+      hasBlob: (descriptor) => this.hasBlob(descriptor),
+      note: (sync) => this.#note(sync),
+    });
     this.#onWarning = options.onWarning;
   }
 
   /**
-   * Makes or takes the cache under a root, forces owner, group and modes, and removes what killed ingests
-   * left.
+   * Makes or takes the cache under a root, forces owner, group and modes, and removes what killed processes
+   * left and nobody can continue.
    *
    * @throws {ShimError} CACHE_LAYOUT_INVALID when a directory is a link, is another user's or can be written
    *   by others, when the root holds other files, or when the layout is of another version or incomplete;
@@ -140,57 +142,56 @@ export class ContentStore {
   }
 
   /**
-   * Takes a blob in. When this resolves, the blob is there, verified and durable, whoever stored it; when it
-   * rejects, the cache is as before and no partial file is left. The stream is used up or cancelled in every
-   * case.
+   * Takes a blob in, once on this host however many ask. When this resolves, the blob is there, verified and durable,
+   * whoever stored it; when it rejects, `blobs/` is as before. What an interrupted transfer left in `ingest/` is
+   * continued; a failure that passes by itself, and a cancellation, leave what came there.
    *
+   * @param open may be called again from byte 0: when bytes turn out to be wrong, all are fetched once more
+   * @returns bytes that this call had from the source; 0 when another process brought the blob in
    * @throws {ShimError} CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH; NO_SPACE, before the first byte when
    *   the blob as a whole does not fit; CANCELLED; LOCK_TIMEOUT, BUSY, IO_ERROR; the stream's own failure
    *   passes unless it is a bare errno
    */
   async ingest(
     descriptor: Descriptor,
-    stream: ReadableStream<Uint8Array>,
-    options: IngestOptions = {},
-  ): Promise<void> {
-    const { digest } = descriptor;
-    const fileSystem = this.#fileSystem;
-    const blobDirectory = dirname(this.blobPath(digest));
-    const place = {
-      ingestDirectory: this.#paths.ingest,
-      blobDirectory,
-      access: this.#blobAccess,
-      fileSystem,
-    };
-    const lock = { mode: "shared", timeoutMs: LOCK_TIMEOUT_MS, signal: options.signal, fileSystem } as const;
-    await withIoErrors({ action: `ingest blob "${digest}"`, path: this.blobPath(digest) }, async () => {
-      try {
-        if (await this.hasBlob(descriptor)) {
-          // Whoever stored it may not have come to this step yet.
-          this.#note(await syncDirectory(blobDirectory, fileSystem));
-          return;
-        }
-        await withLock(this.#paths.ingestLock, lock, async () => {
-          this.#note(await ingestBlob(descriptor, stream, { ...place, ...options }));
-        });
-      } finally {
-        // Still unlocked only when the transaction did not begin. Not waited for: a source may take its time
-        // to let go, and a failed one has nothing to cancel.
-        if (!stream.locked) stream.cancel().catch(() => {});
-      }
-    });
+    open: OpenContent,
+    options: IngestOptions & Pick<LockBlobsOptions, "source" | "stallMs"> = {},
+  ): Promise<{ readonly receivedBytes: number }> {
+    return await this.#transfers.ingest(descriptor, open, options);
   }
 
-  /** {@link ingest} for a manifest or an index, which are in memory already. */
+  /**
+   * Runs `body` as the only one on this host who brings in those of these blobs that are missing. Waits for others who
+   * do; a blob that they have brought is not missing any more.
+   *
+   * @throws {ShimError} as {@link ingest} does
+   */
+  async withMissing<T>(
+    descriptors: readonly Descriptor[],
+    options: LockBlobsOptions,
+    body: (locked: LockedBlobs) => Promise<T>,
+  ): Promise<T> {
+    return await this.#transfers.withLocks(descriptors, options, body);
+  }
+
+  /**
+   * Asks whether so much will fit, before the first byte of it is fetched.
+   *
+   * @throws {ShimError} NO_SPACE with both numbers; IO_ERROR
+   */
+  async requireRoom(sizeBytes: number): Promise<void> {
+    const action = "take in what is missing";
+    const path = this.#paths.ingest;
+    const fileSystem = this.#fileSystem;
+    await withIoErrors({ action, path }, () => requireFreeSpace(path, { sizeBytes, action, fileSystem }));
+  }
+
+  /**
+   * Takes in a manifest or an index, which is in memory already: there is no transfer to share or to continue. A
+   * failure leaves nothing. Throws as {@link ingest} does.
+   */
   async ingestBytes(document: VerifiedDocument, options: IngestOptions = {}): Promise<void> {
-    const { descriptor, bytes } = document;
-    const stream = new ReadableStream<Uint8Array>({
-      start(controller) {
-        if (bytes.length > 0) controller.enqueue(bytes);
-        controller.close();
-      },
-    });
-    await this.ingest(descriptor, stream, options);
+    await this.#transfers.ingestBytes(document, options);
   }
 
   /**
@@ -258,7 +259,8 @@ export class ContentStore {
   ): Promise<Descriptor> {
     const { mediaType, ...rest } = options;
     const descriptor = await describeFile(path, { mediaType, fileSystem: this.#fileSystem });
-    await this.ingest(descriptor, await openUserFile(path, { fileSystem: this.#fileSystem }), rest);
+    const fileSystem = this.#fileSystem;
+    await this.ingest(descriptor, (startByte) => openUserFile(path, { startByte, fileSystem }), rest);
     return descriptor;
   }
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { ShimError } from "../errors.ts";
-import { type Access, unlinkIfThere, writeDurably } from "../host/durable.ts";
+import { type Access, writeDurably } from "../host/durable.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { withLock } from "../host/flock.ts";
 import { errnoOf } from "../host/io_error.ts";
@@ -42,7 +42,8 @@ export type StorePaths = {
   readonly version: string;
   readonly indexLock: string;
   /**
-   * Held shared by every running ingest: who gets it exclusively knows that all of `ingest/` is left over.
+   * Held shared by whoever writes files of random names in `ingest/`: who gets it exclusively knows that those are
+   * left over. Transfers of blobs have locks of their own.
    */
   readonly ingestLock: string;
 };
@@ -213,21 +214,4 @@ export function layoutInvalid(path: string, why: string, cause?: unknown): ShimE
     cause,
     details: { remedy: "put the file back from a backup, or move the directory away and pull again", path },
   });
-}
-
-/**
- * Removes what killed ingests left. Nothing is removed while any ingest runs, here or in another process,
- * because then a file may be in use; the next opening has another go.
- */
-export async function sweepIngest(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
-  if ((await fileSystem.readdir(paths.ingest)).length === 0) return;
-  try {
-    await withLock(paths.ingestLock, { mode: "exclusive", timeoutMs: 0, fileSystem }, async () => {
-      for (const name of await fileSystem.readdir(paths.ingest)) {
-        await unlinkIfThere(join(paths.ingest, name), fileSystem);
-      }
-    });
-  } catch (error) {
-    if (!(error instanceof ShimError && error.code === "LOCK_TIMEOUT")) throw error;
-  }
 }

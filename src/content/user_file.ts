@@ -26,10 +26,14 @@ export async function describeFile(
   return { mediaType, digest: digestOf("sha256", hash.digest("hex")), sizeBytes, annotations: {} };
 }
 
-/** Its bytes. @throws {ShimError} REQUEST_INVALID when it is no readable regular file; so does the stream */
+/**
+ * Its bytes, from `startByte` (default 0) to the end.
+ *
+ * @throws {ShimError} REQUEST_INVALID when it is no readable regular file; so does the stream
+ */
 export async function openUserFile(
   path: string,
-  { fileSystem }: UserFileOptions,
+  { startByte = 0, fileSystem }: UserFileOptions & { readonly startByte?: number },
 ): Promise<ReadableStream<Uint8Array>> {
   const translate = (error: unknown) => unreadable(path, error);
   let file: OpenFile;
@@ -43,7 +47,7 @@ export async function openUserFile(
     await file.close();
     throw new ShimError("REQUEST_INVALID", `Cannot read "${path}": it is no regular file`);
   }
-  return streamBlob(file, { maxBytes: Number.MAX_SAFE_INTEGER, beforeRead: () => {}, translate });
+  return streamBlob(file, { startByte, maxBytes: Number.MAX_SAFE_INTEGER, beforeRead: () => {}, translate });
 }
 
 function unreadable(path: string, error: unknown): unknown {

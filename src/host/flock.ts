@@ -3,15 +3,15 @@ import { constants as osConstants } from "node:os";
 import { performance } from "node:perf_hooks";
 import { setTimeout as delay } from "node:timers/promises";
 import { ShimError } from "../errors.ts";
-import { type FileSystem, nodeFileSystem } from "./file_system.ts";
-import { toIoError } from "./io_error.ts";
+import { type FileSystem, nodeFileSystem, type OpenFile } from "./file_system.ts";
+import { errnoOf, toIoError } from "./io_error.ts";
 
 const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
 /**
- * First and longest pause between two tries, milliseconds. Each is drawn at random up to the bound, which
+ * First and usual longest pause between two tries, milliseconds. Each is drawn at random up to the bound, which
  * doubles.
  */
 const FIRST_PAUSE_MS = 1;
@@ -26,51 +26,131 @@ export type LockOptions = {
   readonly fileSystem?: FileSystem;
 };
 
+export type WaitOptions = LockOptions & {
+  /** Longest pause between two tries, milliseconds; default 50. */
+  readonly longestPauseMs?: number;
+  /** Asked after each vain try; false gives up waiting. What it throws passes. */
+  readonly isWorthWaiting?: () => Promise<boolean>;
+};
+
+/** A lock that this process holds. Whoever took it releases it. */
+export type HeldLock = {
+  /** The locked file, open for reading and writing: the holder may leave a word in it. */
+  readonly file: OpenFile;
+  /** Whether its path still names the locked file; if not, somebody else may hold the lock as well. */
+  isCurrent(): Promise<boolean>;
+  release(): Promise<void>;
+};
+
 /**
  * Runs `body` while holding flock(2) on the file at `path`, against other processes and against this one
  * alike.
  *
  * The file is made when missing and never removed: removing it would let two holders lock two files of one
- * name. The descriptor is close-on-exec, and the kernel drops the lock with the last descriptor, so a killed
- * holder leaves none.
+ * name. Should somebody remove it all the same, the name decides: a lock on a file that `path` no longer names
+ * does not count, and is taken anew. The descriptor is close-on-exec, and the kernel drops the lock with the
+ * last descriptor, so a killed holder leaves none.
  *
  * @throws {ShimError} LOCK_TIMEOUT; CANCELLED when `signal` fires while waiting; NO_SPACE, BUSY, IO_ERROR.
  *   What `body` throws passes unchanged.
  */
 export async function withLock<T>(path: string, options: LockOptions, body: () => Promise<T>): Promise<T> {
-  const fileSystem = options.fileSystem ?? nodeFileSystem;
-  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
-  const failed = (error: unknown) => toIoError(error, { action: "lock", path });
-  const file = await fileSystem.open(path, flags, 0o600).catch((error: unknown) => {
-    throw failed(error);
-  });
+  const lock = await takeLock(path, options);
   try {
-    await acquire(path, file.fd, options);
     return await body();
   } finally {
-    // Nothing was written through this descriptor, so its close has no news; the lock is gone in any case.
-    await file.close().catch(() => {});
+    await lock.release();
   }
 }
 
-async function acquire(path: string, fd: number, options: LockOptions): Promise<void> {
+/** A lock to be held beyond one function. Throws as {@link withLock} does. */
+export async function takeLock(path: string, options: LockOptions): Promise<HeldLock> {
+  const lock = await waitForLock(path, options);
+  if (!lock) throw timedOut(path, options);
+  return lock;
+}
+
+/**
+ * {@link takeLock} for callers who may lose interest.
+ *
+ * @returns undefined when `isWorthWaiting` said that it is not
+ */
+export async function waitForLock(path: string, options: WaitOptions): Promise<HeldLock | undefined> {
+  const fileSystem = options.fileSystem ?? nodeFileSystem;
+  const startMs = performance.now();
+  for (;;) {
+    const file = await openLockFile(path, fileSystem);
+    try {
+      if (!await acquire(path, file.fd, { ...options, startMs })) {
+        await release(file);
+        return undefined;
+      }
+      const isCurrent = () => isNamed(path, file, fileSystem);
+      if (await isCurrent()) return { file, isCurrent, release: () => release(file) };
+    } catch (error) {
+      await release(file);
+      throw toIoError(error, { action: "lock", path });
+    }
+    await release(file);
+  }
+}
+
+/** The lock when it is free now, else undefined: a probe whether somebody holds it. Throws as {@link withLock} does. */
+export async function tryLock(
+  path: string,
+  { mode, fileSystem = nodeFileSystem }: Pick<LockOptions, "mode" | "fileSystem">,
+): Promise<HeldLock | undefined> {
+  const isWorthWaiting = () => Promise.resolve(false);
+  return await waitForLock(path, { mode, fileSystem, timeoutMs: 0, isWorthWaiting });
+}
+
+async function openLockFile(path: string, fileSystem: FileSystem): Promise<OpenFile> {
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
+  return await fileSystem.open(path, flags, 0o600).catch((error: unknown) => {
+    throw toIoError(error, { action: "lock", path });
+  });
+}
+
+/** What was written through it is a hint, so its close has no news; the lock is gone in any case. */
+async function release(file: OpenFile): Promise<void> {
+  await file.close().catch(() => {});
+}
+
+async function isNamed(path: string, file: OpenFile, fileSystem: FileSystem): Promise<boolean> {
+  const held = await file.status();
+  try {
+    const named = await fileSystem.lstat(path);
+    return named.inode === held.inode && named.device === held.device;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** @returns whether it is held now; not so only when it is not worth waiting for */
+async function acquire(
+  path: string,
+  fd: number,
+  options: WaitOptions & { readonly startMs: number },
+): Promise<boolean> {
+  const { startMs, timeoutMs, signal, longestPauseMs = LONGEST_PAUSE_MS } = options;
   const flock = await loadFlock();
   const operation = (options.mode === "exclusive" ? LOCK_EX : LOCK_SH) | LOCK_NB;
-  const startMs = performance.now();
   // Asking again is the only way that can be given up: a blocking flock(2) would hold its thread until the
   // lock came.
-  for (let boundMs = FIRST_PAUSE_MS;; boundMs = Math.min(boundMs * 2, LONGEST_PAUSE_MS)) {
-    if (options.signal?.aborted) throw cancelled(path, options.signal);
+  for (let boundMs = FIRST_PAUSE_MS;; boundMs = Math.min(boundMs * 2, longestPauseMs)) {
+    if (signal?.aborted) throw cancelled(path, signal);
     const errno = flock(fd, operation);
-    if (errno === 0) return;
+    if (errno === 0) return true;
     if (errno !== osConstants.errno.EWOULDBLOCK && errno !== osConstants.errno.EINTR) {
       throw refused(path, errno);
     }
-    const leftMs = startMs + options.timeoutMs - performance.now();
+    if (options.isWorthWaiting && !await options.isWorthWaiting()) return false;
+    const leftMs = startMs + timeoutMs - performance.now();
     if (leftMs <= 0) throw timedOut(path, options);
-    await delay(Math.min(Math.random() * boundMs, leftMs), undefined, { signal: options.signal }).catch(
+    await delay(Math.min(Math.random() * boundMs, leftMs), undefined, signal ? { signal } : {}).catch(
       (error) => {
-        if (options.signal?.aborted) throw cancelled(path, options.signal);
+        if (signal?.aborted) throw cancelled(path, signal);
         throw error;
       },
     );

@@ -95,7 +95,7 @@ export async function* resumeBlob(
     new ShimError(
       "CONTENT_SIZE_MISMATCH",
       `Cannot ${action}: received ${offsetBytes} bytes, descriptor says ${sizeBytes} bytes`,
-      { cause },
+      { cause, details: { receivedBytes: offsetBytes, expectedBytes: sizeBytes } },
     );
   let offsetBytes = startByte;
   let hasStartedOver = false;

@@ -4,7 +4,7 @@ import { expect, it } from "vitest";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { blobOf, randomManifest } from "../support/blobs.ts";
 import { randomWord } from "../support/random_word.ts";
-import { streamOf } from "../support/streams.ts";
+import { contentOf } from "../support/streams.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
 import { useTemporaryDirectory } from "../support/temporary_directory.ts";
 
@@ -18,7 +18,7 @@ it("skopeo reads the cache by the canonical reference", async () => {
   });
   const manifest = randomManifest({ config: config.descriptor });
   const name = `127.0.0.1:5000/os/demo:${randomWord()}`;
-  await store.ingest(config.descriptor, streamOf(config.bytes));
+  await store.ingest(config.descriptor, contentOf(config.bytes));
   await store.ingestBytes(manifest);
   await store.setReference(name, manifest.descriptor);
   const raw = execFileSync("skopeo", ["inspect", "--raw", `oci:${store.layoutDirectory}:${name}`]);

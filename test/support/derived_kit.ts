@@ -5,7 +5,7 @@ import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
 import { type FileSystem, nodeFileSystem } from "../../src/host/file_system.ts";
 import { type Blob, blobOf } from "./blobs.ts";
-import { streamOf } from "./streams.ts";
+import { contentOf } from "./streams.ts";
 
 export type DerivedKit = { readonly content: ContentStore; readonly disks: DerivedDisks };
 
@@ -21,7 +21,7 @@ export async function openDerivedDisks(
 /** Puts a packed layer into the cache. */
 export async function storeLayer({ content }: DerivedKit, bytes: Uint8Array): Promise<Blob["descriptor"]> {
   const layer = blobOf(bytes);
-  await content.ingest(layer.descriptor, streamOf(layer.bytes));
+  await content.ingest(layer.descriptor, contentOf(layer.bytes));
   return layer.descriptor;
 }
 

@@ -13,6 +13,8 @@ export type LayoutExpectations = {
   readonly isAfterKill?: boolean;
   /** After a failed or killed update a record may be a step ahead of the index, or left over: collection removes it. */
   readonly areRecordsAhead?: boolean;
+  /** How many interrupted transfers that can be continued `ingest/` holds; default none. */
+  readonly partials?: number | "any";
 };
 
 type Entry = { digest: string; size: number; mediaType: string; annotations?: Record<string, string> };
@@ -47,10 +49,7 @@ export function layoutProblems(root: string, expected: LayoutExpectations = {}):
     .filter((name) => !/^index\.json\.damaged-\d+$/.test(name)).sort();
   check(JSON.stringify(names) === '["blobs","index.json","oci-layout"]', `images/ holds ${names}`);
   if (!expected.isAfterKill) {
-    check(
-      readdirSync(join(root, "ingest")).length === 0,
-      `ingest/ holds ${readdirSync(join(root, "ingest"))}`,
-    );
+    problems.push(...partialProblems(root, expected.partials ?? 0));
   }
   check(
     readFileSync(join(images, "oci-layout"), "utf8") === '{"imageLayoutVersion":"1.0.0"}',
@@ -117,4 +116,31 @@ function recordProblems(root: string, entries: readonly Entry[], expected: Layou
   const strays = [...files];
   if (!isAhead && strays.length > 0) problems.push(`references/ holds ${strays}`);
   return problems;
+}
+
+/** A transfer to be continued is a private file and its description, shorter than the blob or as long, and no blob yet. */
+function partialProblems(root: string, count: number | "any"): string[] {
+  const names = readdirSync(join(root, "ingest")).sort();
+  const keys = names.filter((name) => /^sha(?:256|512)-[0-9a-f]+\.partial$/.test(name)).map((name) =>
+    name.slice(0, -".partial".length)
+  );
+  const expected = keys.flatMap((key) => [`${key}.json`, `${key}.partial`]).sort();
+  if (count !== "any" && keys.length !== count || JSON.stringify(names) !== JSON.stringify(expected)) {
+    return [`ingest/ holds ${names}, must hold ${count} transfers`];
+  }
+  return keys.flatMap((key) => {
+    const data = lstatSync(join(root, "ingest", `${key}.partial`));
+    const metadata: { digest: string; sizeBytes: number } = JSON.parse(
+      readFileSync(join(root, "ingest", `${key}.json`), "utf8"),
+    );
+    const blob = join(root, "images", "blobs", ...key.split("-"));
+    return [
+      ...data.isFile() && (data.mode & 0o077) === 0 ? [] : [`partial ${key} is no private file`],
+      ...data.size <= metadata.sizeBytes ? [] : [`partial ${key} is longer than its blob`],
+      ...metadata.digest === key.replace("-", ":")
+        ? []
+        : [`partial ${key} is said to be of ${metadata.digest}`],
+      ...lstatSync(blob, { throwIfNoEntry: false }) ? [`partial ${key} is a blob already`] : [],
+    ];
+  });
 }

@@ -1,3 +1,5 @@
+import type { OpenContent } from "../../src/image/image_source.ts";
+
 /** A stream of these chunks that counts how often it was cancelled. */
 export function streamOf(
   ...chunks: readonly Uint8Array[]
@@ -23,6 +25,21 @@ export function chunksOf(bytes: Uint8Array, chunkBytes: number): Uint8Array[] {
     chunks.push(bytes.slice(start, start + chunkBytes));
   }
   return chunks;
+}
+
+export type Content = OpenContent & {
+  /** From which byte it was opened, each time. */
+  readonly openedAt: number[];
+};
+
+/** A source that gives these bytes from any of them on, in chunks, as often as it is asked. */
+export function contentOf(bytes: Uint8Array, chunkBytes = 256 * 1024): Content {
+  const openedAt: number[] = [];
+  const open = (startByte: number) => {
+    openedAt.push(startByte);
+    return streamOf(...chunksOf(bytes.subarray(startByte), chunkBytes));
+  };
+  return Object.assign(open, { openedAt });
 }
 
 /** Reads all bytes; a failure may come when the stream is opened or while it is read. */

@@ -110,21 +110,25 @@ function spoiling(
   );
 }
 
-/** Resolves when every layer but this one is complete on disk and waits to become visible. */
+/** Resolves when every layer but one is complete on disk and waits to become visible. */
 async function othersArrived({ context }: Rig): Promise<void> {
-  const ingest = vi.spyOn(context.content, "ingest");
   const { promise, resolve } = Promise.withResolvers<void>();
   let arrived = 0;
-  const real = ContentStore.prototype.ingest.bind(context.content);
-  ingest.mockImplementation((descriptor, stream, options = {}) =>
-    real(descriptor, stream, {
-      ...options,
-      beforeCommit: async () => {
-        arrived += 1;
-        if (arrived === ROLES.length - 1) resolve();
-        await options.beforeCommit?.();
-      },
-    })
+  const real = ContentStore.prototype.withMissing.bind(context.content);
+  vi.spyOn(context.content, "withMissing").mockImplementation((descriptors, watch, body) =>
+    real(descriptors, watch, (locked) =>
+      body({
+        ...locked,
+        ingest: (descriptor, open, options = {}) =>
+          locked.ingest(descriptor, open, {
+            ...options,
+            beforeCommit: async () => {
+              arrived += 1;
+              if (arrived === ROLES.length - 1) resolve();
+              await options.beforeCommit?.();
+            },
+          }),
+      }))
   );
   await promise;
 }
@@ -283,18 +287,42 @@ describe("pullResolved", () => {
     expect(await rig.visible()).toEqual([]);
   });
 
-  it.each(ROLES)("does not wait for the %s that another process stored meanwhile", async (role) => {
-    const rig = await withImage();
-    const other = await ContentStore.open({ rootDirectory: join(temporary(), "root"), groupId: null });
-    const image = spoiling(rig, role, async () => {
-      await other.ingest(rig.descriptorOf(role), streamOf(rig.bytesOf(role)));
-      return streamOf(rig.bytesOf(role));
-    });
-    await pullResolved(rig.context, image);
-    expect(await rig.visible()).toEqual(ROLES);
-    expect((await listImages(rig.context)).flatMap((each) => each.platforms.map((one) => one.isComplete)))
-      .toEqual([true]);
-  });
+  it.each(ROLES)(
+    "CO01 CO05 waits for the %s that another process brings, and fetches only the rest",
+    async (role) => {
+      const rig = await withImage();
+      const other = await ContentStore.open({ rootDirectory: join(temporary(), "root"), groupId: null });
+      const bytes = rig.bytesOf(role);
+      const seen = Promise.withResolvers<void>();
+      let pulling: ReturnType<typeof pullResolved> | undefined;
+      await other.withMissing([rig.descriptorOf(role)], {}, async (locked) => {
+        const half = bytes.length >> 1;
+        await locked.ingest(rig.descriptorOf(role), () => {
+          let given = 0;
+          return new ReadableStream<Uint8Array>({
+            async pull(controller) {
+              if (given++ === 0) return controller.enqueue(bytes.subarray(0, half));
+              pulling = pullResolved(rig.context, rig.image, {
+                onProgress: ({ layers }) => {
+                  if (layers.some((layer) => layer.role === role)) seen.resolve();
+                },
+              });
+              await seen.promise;
+              controller.enqueue(bytes.subarray(half));
+              controller.close();
+            },
+          }, { highWaterMark: 0 });
+        });
+      });
+      const others = ROLES.filter((each) => each !== role);
+      const expected = others.reduce((sum, each) => sum + rig.bytesOf(each).length, 0);
+      expect((await pulling)?.transferredBytes).toBe(expected + rig.image.transferredBytes);
+      expect(await rig.visible()).toEqual(ROLES);
+      expect((await listImages(rig.context)).flatMap((each) => each.platforms.map((one) => one.isComplete)))
+        .toEqual([true]);
+      expect(layoutProblems(join(temporary(), "root"))).toEqual([]);
+    },
+  );
 
   it("lets two pulls of one image pass each other", async () => {
     const rig = await withImage();

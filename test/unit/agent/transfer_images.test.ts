@@ -322,7 +322,7 @@ describe("importImages", () => {
         "CONTENT_SIZE_MISMATCH",
       ],
     ] as const,
-  )("gives no image a name when of one %s", async (_case, pick, spoil, code) => {
+  )("gives no image a name when of one %s", async (what, pick, spoil, code) => {
     const [, image] = await layoutOf("h.io/os:1", "h.io/os:2");
     const digest = image && pick(image);
     const path = join(folder().path, "blobs", ...(digest ?? "").split(":"));
@@ -332,7 +332,9 @@ describe("importImages", () => {
     const { code: actual } = await rejectionOf(importImages(context, { source: source(), name: undefined }));
     expect(actual).toBe(code);
     expect(await listImages(context)).toEqual([]);
-    expect(layoutProblems(context.rootDirectory)).toEqual([]);
+    // What was cut may be whole the next time.
+    const partials = what === "a layer is cut" ? 1 : 0;
+    expect(layoutProblems(context.rootDirectory, { partials })).toEqual([]);
   });
 
   it("takes an index without some of its manifests, and refuses one without any", async () => {

@@ -20,7 +20,7 @@ import { effectiveUserId, nodeFileSystem } from "../../../src/host/file_system.t
 import type { Descriptor } from "../../../src/image/descriptor.ts";
 import { type Blob, blobOf, randomBlob, randomManifest } from "../../support/blobs.ts";
 import { codeOf, failureOf } from "../../support/failures.ts";
-import { chunksOf, streamOf } from "../../support/streams.ts";
+import { contentOf } from "../../support/streams.ts";
 import { FaultyFileSystem } from "../../support/faulty_file_system.ts";
 import { layoutProblems } from "../../support/layout_checker.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
@@ -38,7 +38,7 @@ afterEach(() => {
 
 async function storeWith(blob: Blob): Promise<ContentStore> {
   const store = await open();
-  await store.ingest(blob.descriptor, streamOf(blob.bytes));
+  await store.ingest(blob.descriptor, contentOf(blob.bytes));
   return store;
 }
 
@@ -139,7 +139,7 @@ describe("ContentStore.open", () => {
     },
   );
 
-  it("removes what a killed ingest left, unless an ingest is running", async () => {
+  it("DC21 removes what nobody can continue, whoever is at work, and leaves what somebody works on", async () => {
     const store = await open();
     const leftover = join(root(), "ingest", "sha256-0.dead");
     await writeFile(leftover, "half");
@@ -153,8 +153,8 @@ describe("ContentStore.open", () => {
         controller.close();
       },
     }, { highWaterMark: 0 });
-    await store.ingest(blob.descriptor, stream);
-    expect(whileRunning).toHaveLength(2);
+    await store.ingest(blob.descriptor, () => stream);
+    expect(whileRunning.map((name) => name.slice(72)).sort()).toEqual(["json", "partial"]);
     await open();
     expect(await readdir(join(root(), "ingest"))).toEqual([]);
   });
@@ -169,7 +169,7 @@ describe("ContentStore.ingest", () => {
       const blob = randomBlob(sizeBytes);
       const store = await open();
       const done: number[] = [];
-      await store.ingest(blob.descriptor, streamOf(...chunksOf(blob.bytes, 700_001)), {
+      await store.ingest(blob.descriptor, contentOf(blob.bytes, 700_001), {
         onProgress: (bytes) => done.push(bytes),
       });
       expect(new Uint8Array(await readFile(await store.locateBlob(blob.descriptor)))).toEqual(blob.bytes);
@@ -183,17 +183,18 @@ describe("ContentStore.ingest", () => {
     const store = await ContentStore.open({ rootDirectory: root(), groupId: null, fileSystem });
     const blob = randomBlob(5000);
     const before = fileSystem.operations.length;
-    await store.ingest(blob.descriptor, streamOf(blob.bytes));
-    const temporaryFile = `${root()}/ingest/sha256-${blob.descriptor.digest.slice(7)}`;
+    await store.ingest(blob.descriptor, contentOf(blob.bytes));
+    const transfer = `${root()}/ingest/sha256-${blob.descriptor.digest.slice(7)}`;
     const steps = fileSystem.operations.slice(before).filter((operation) =>
       /^(?:write|chmod|sync|rename)/.test(operation)
     )
-      .map((operation) => operation.replace(temporaryFile, "TEMPORARY").replace(/\.[0-9a-f]{16}$/, ""));
+      .map((operation) => operation.replace(transfer, "TRANSFER"));
     expect(steps).toEqual([
-      "write TEMPORARY",
-      "chmod TEMPORARY",
-      "sync TEMPORARY",
-      "rename TEMPORARY",
+      "write TRANSFER.json",
+      "write TRANSFER.partial",
+      "chmod TRANSFER.partial",
+      "sync TRANSFER.partial",
+      "rename TRANSFER.partial",
       `sync ${root()}/images/blobs/sha256`,
     ]);
   });
@@ -207,13 +208,13 @@ describe("ContentStore.ingest", () => {
     expect(await store.hasBlob(blob.descriptor)).toBe(true);
   });
 
-  it("takes what is there already without reading the stream, and cancels it", async () => {
+  it("takes what is there already without asking the source", async () => {
     const blob = randomBlob(5000);
     const store = await storeWith(blob);
     const inode = (await lstat(store.blobPath(blob.descriptor.digest))).ino;
-    const again = streamOf(blob.bytes);
+    const again = contentOf(blob.bytes);
     await store.ingest(blob.descriptor, again);
-    expect([again.cancelled, (await lstat(store.blobPath(blob.descriptor.digest))).ino]).toEqual([1, inode]);
+    expect([again.openedAt, (await lstat(store.blobPath(blob.descriptor.digest))).ino]).toEqual([[], inode]);
   });
 
   const whole = randomBlob(2 * MIB + 100);
@@ -255,13 +256,13 @@ describe("ContentStore.ingest", () => {
       "CONTENT_DIGEST_MISMATCH",
       `the ${sizeBytes} bytes received hash to "${blobOf(flipped).descriptor.digest}"`,
     ],
-  ])("refuses %s and leaves nothing", async (_case, descriptor, bytes, code, why) => {
+  ])("refuses %s and stores nothing", async (_case, descriptor, bytes, code, why) => {
     const store = await open();
-    const error = await failureOf(store.ingest(descriptor, streamOf(...chunksOf(bytes, 50_000))));
+    const error = await failureOf(store.ingest(descriptor, contentOf(bytes, 50_000)));
     expect([error.code, error.message]).toEqual([code, `Cannot ingest blob "${digest}": ${why}`]);
     expect(await store.hasBlob(descriptor)).toBe(false);
     expect(await readdir(join(root(), "images/blobs/sha256"))).toEqual([]);
-    await store.ingest(whole.descriptor, streamOf(whole.bytes));
+    await store.ingest(whole.descriptor, contentOf(whole.bytes));
     expect(await store.hasBlob(whole.descriptor)).toBe(true);
   });
 
@@ -273,7 +274,7 @@ describe("ContentStore.ingest", () => {
       pull: (controller) => controller.enqueue(new Uint8Array(1000).fill(++given)),
       cancel: () => void cancelled++,
     }, { highWaterMark: 0 });
-    expect(await codeOf(store.ingest({ ...whole.descriptor, sizeBytes: 10_000 }, endless))).toBe(
+    expect(await codeOf(store.ingest({ ...whole.descriptor, sizeBytes: 10_000 }, () => endless))).toBe(
       "CONTENT_SIZE_MISMATCH",
     );
     expect([given, cancelled]).toEqual([11, 1]);
@@ -288,7 +289,7 @@ describe("ContentStore.ingest", () => {
         controller.error(failure);
       },
     });
-    await expect(store.ingest(whole.descriptor, stream)).rejects.toBe(failure);
+    await expect(store.ingest(whole.descriptor, () => stream)).rejects.toBe(failure);
   });
 
   it("is cancelled while it waits for the next chunk", async () => {
@@ -303,7 +304,7 @@ describe("ContentStore.ingest", () => {
     });
     const onProgress = () => void setTimeout(() => abort.abort("enough"), 1);
     const error = await failureOf(
-      store.ingest(whole.descriptor, stream, { signal: abort.signal, onProgress }),
+      store.ingest(whole.descriptor, () => stream, { signal: abort.signal, onProgress }),
     );
     expect([error.code, error.cause, cancelled]).toEqual(["CANCELLED", "enough", "enough"]);
   });
@@ -311,14 +312,14 @@ describe("ContentStore.ingest", () => {
   it("DC10 refuses before the first byte what cannot fit, with both numbers", async () => {
     const fileSystem = { ...nodeFileSystem, availableBytes: () => Promise.resolve(1000) };
     const store = await ContentStore.open({ rootDirectory: root(), groupId: null, fileSystem });
-    const stream = streamOf(whole.bytes);
-    const error = await failureOf(store.ingest(whole.descriptor, stream));
+    const content = contentOf(whole.bytes);
+    const error = await failureOf(store.ingest(whole.descriptor, content));
     expect([error.code, error.details["availableBytes"], error.details["neededBytes"]]).toEqual([
       "NO_SPACE",
       1000,
       sizeBytes,
     ]);
-    expect(stream.cancelled).toBe(1);
+    expect(content.openedAt).toEqual([]);
   });
 
   it("DC26 keeps zeros as holes", async () => {
@@ -327,7 +328,7 @@ describe("ContentStore.ingest", () => {
     bytes.set(randomBlob(MIB).bytes, 5 * MIB + 4096);
     bytes.set(randomBlob(10).bytes, 40 * MIB + 77);
     const blob = blobOf(bytes);
-    await store.ingest(blob.descriptor, streamOf(...chunksOf(bytes, 65_537)));
+    await store.ingest(blob.descriptor, contentOf(bytes, 65_537));
     const { size, blocks } = await lstat(store.blobPath(blob.descriptor.digest));
     expect(size).toBe(64 * MIB);
     expect(blocks * 512).toBeLessThanOrEqual(MIB + 64 * 1024);
@@ -338,7 +339,7 @@ describe("ContentStore.ingest", () => {
     await Promise.all(
       Array.from(
         { length: 8 },
-        () => store.ingest(whole.descriptor, streamOf(...chunksOf(whole.bytes, 100_000))),
+        () => store.ingest(whole.descriptor, contentOf(whole.bytes, 100_000)),
       ),
     );
     expect(await readdir(join(root(), "images/blobs/sha256"))).toEqual([digest.slice(7)]);
@@ -350,7 +351,7 @@ describe("ContentStore.ingest", () => {
     await storeWith(blob);
     const shared = await ContentStore.open({ rootDirectory: root(), groupId: 12345 });
     await shared.locateBlob(blob.descriptor);
-    await shared.ingest(whole.descriptor, streamOf(whole.bytes));
+    await shared.ingest(whole.descriptor, contentOf(whole.bytes));
     expect(layoutProblems(root(), { groupId: 12345 })).toEqual([]);
   });
 });
@@ -385,7 +386,7 @@ describe("ContentStore blobs at rest", () => {
       store.blobWindow(blob.descriptor).read(0, 1),
     ];
     expect(await Promise.all(uses.map(codeOf))).toEqual(Array(3).fill("CONTENT_CORRUPT"));
-    await store.ingest(blob.descriptor, streamOf(blob.bytes));
+    await store.ingest(blob.descriptor, contentOf(blob.bytes));
     expect((await store.readDocument(blob.descriptor)).bytes).toEqual(blob.bytes);
   });
 
@@ -396,7 +397,7 @@ describe("ContentStore blobs at rest", () => {
     const path = store.blobPath(blob.descriptor.digest);
     await mkdir(path);
     expect(await codeOf(store.locateBlob(blob.descriptor))).toBe("CONTENT_CORRUPT");
-    const error = await failureOf(store.ingest(blob.descriptor, streamOf(blob.bytes)));
+    const error = await failureOf(store.ingest(blob.descriptor, contentOf(blob.bytes)));
     expect([error.code, error.details["errno"]]).toEqual(["IO_ERROR", "EISDIR"]);
     expect(await readdir(join(root(), "ingest"))).toEqual([]);
   });
@@ -464,7 +465,7 @@ describe("ContentStore blobs at rest", () => {
       onWarning: (text) => warnings.push(text),
     });
     for (const blob of [randomBlob(1), randomBlob(2)]) {
-      await store.ingest(blob.descriptor, streamOf(blob.bytes));
+      await store.ingest(blob.descriptor, contentOf(blob.bytes));
     }
     expect(warnings).toEqual([
       `The file system of "${root()}" cannot sync directories: a power loss may undo the last change`,

@@ -1,0 +1,119 @@
+import { dirname } from "node:path";
+import { ShimError, toShimError } from "../errors.ts";
+import { type Access, type DirectorySync, setAccess, syncDirectory, unlinkIfThere } from "../host/durable.ts";
+import type { FileSystem, OpenFile } from "../host/file_system.ts";
+import { requireFreeSpace } from "../host/free_space.ts";
+import { toIoError } from "../host/io_error.ts";
+import type { Descriptor } from "../image/descriptor.ts";
+import type { Digest } from "../image/digest.ts";
+import type { OpenContent } from "../image/image_source.ts";
+import { BlobWriter, throwIfAborted } from "./blob_writer.ts";
+import { digestMismatch, type IngestOptions } from "./ingest.ts";
+import { partialPaths, removePartial, resumableBytes, withPartial } from "./partial.ts";
+
+/** Fewer bytes are fetched again as fast as they are found. */
+const LEAST_USEFUL_BYTES = 4096;
+
+export type TransferPlace = {
+  readonly ingestDirectory: string;
+  /** Where the blob goes, on the same file system. */
+  readonly blobPath: string;
+  readonly access: Access;
+  readonly fileSystem: FileSystem;
+};
+
+export type BlobTransfer = {
+  /** Bytes that the source gave in this call: not those that an earlier one had left. */
+  readonly receivedBytes: number;
+  readonly directorySync: DirectorySync;
+};
+
+/**
+ * Brings a blob in, for who holds its lock: continues what an interrupted transfer left (hashed again, never believed),
+ * verifies all of it, makes it durable, and only then gives it its name. When the bytes turn out to be wrong, whoever
+ * spoiled them, they are dropped and fetched once more in full.
+ *
+ * A failure that passes by itself, and a cancellation, leave what came for the next call; every other one leaves
+ * nothing. (When only syncing the blob's directory fails, the verified blob stays, because by then others may count on
+ * it.) A failed fsync is final: the file is dropped.
+ *
+ * @param open may be called twice
+ * @throws {ShimError} CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH, NO_SPACE, CANCELLED; what the stream fails with
+ *   and errno errors pass
+ */
+export async function transferBlob(
+  descriptor: Descriptor,
+  open: OpenContent,
+  options: TransferPlace & IngestOptions,
+): Promise<BlobTransfer> {
+  const { ingestDirectory, blobPath, access, fileSystem, signal } = options;
+  const { digest } = descriptor;
+  const paths = partialPaths(ingestDirectory, digest);
+  let receivedBytes = 0;
+  const fill = () =>
+    withPartial(paths, { descriptor, fileSystem }, async (file, presentBytes) => {
+      const filled = await fillFile(file, { descriptor, open, presentBytes, ...options });
+      receivedBytes += filled.receivedBytes;
+      if (filled.digest === digest) {
+        await setAccess(file, access);
+        await file.sync();
+      }
+      return filled.digest;
+    });
+  const dropUseless = async (error: unknown) => {
+    const isUseful = isResumable(error) &&
+      await resumableBytes(paths, descriptor, fileSystem) >= LEAST_USEFUL_BYTES;
+    if (!isUseful) await removePartial(paths, fileSystem);
+  };
+  try {
+    const sizeBytes = descriptor.sizeBytes - await resumableBytes(paths, descriptor, fileSystem);
+    await requireFreeSpace(ingestDirectory, { sizeBytes, action: `ingest blob "${digest}"`, fileSystem });
+    let actual = await fill();
+    if (actual !== digest) {
+      await removePartial(paths, fileSystem);
+      actual = await fill();
+    }
+    if (actual !== digest) throw digestMismatch(descriptor, actual);
+    throwIfAborted(signal);
+    await options.beforeCommit?.();
+    // A blob that has its name needs no metadata; between these two steps a crash costs the transfer, no more.
+    await unlinkIfThere(paths.metadata, fileSystem);
+    await fileSystem.rename(paths.data, blobPath);
+  } catch (error) {
+    // The first failure is the one to tell. What even now stays behind is swept or continued later.
+    await dropUseless(error).catch(() => {});
+    throw error;
+  }
+  return { receivedBytes, directorySync: await syncDirectory(dirname(blobPath), fileSystem) };
+}
+
+async function fillFile(
+  file: OpenFile,
+  { descriptor, open, presentBytes, signal, onProgress }: IngestOptions & {
+    readonly descriptor: Descriptor;
+    readonly open: OpenContent;
+    readonly presentBytes: number;
+  },
+): Promise<{ digest: Digest; receivedBytes: number }> {
+  const writer = new BlobWriter(file, descriptor);
+  if (presentBytes > 0) await writer.takePrefix(presentBytes, { signal, onProgress });
+  const startByte = writer.takenBytes;
+  if (startByte < descriptor.sizeBytes || startByte === 0) {
+    throwIfAborted(signal);
+    await writer.takeStream(await open(startByte), { signal, onProgress });
+  }
+  return { digest: await writer.finish(), receivedBytes: writer.takenBytes - startByte };
+}
+
+/**
+ * Whether what came may be continued by another call. A cancelled transfer's reason decides: whoever stops it because
+ * the image as a whole turned out to be wrong wants nothing of it kept.
+ */
+function isResumable(error: unknown): boolean {
+  const { code, cause, details, retryable } = toShimError(toIoError(error, { action: "", path: "" }));
+  if (code === "CANCELLED") return !(cause instanceof ShimError) || isResumable(cause);
+  if (retryable) return true;
+  // A source that ended too early may be whole the next time; what it gave then does.
+  const { receivedBytes, expectedBytes } = details;
+  return code === "CONTENT_SIZE_MISMATCH" && Number(receivedBytes) < Number(expectedBytes);
+}
