@@ -23,12 +23,21 @@ export async function sendFollowing(
     if (!REDIRECT_STATUSES.has(response.status)) return response;
     try {
       const url = redirectTarget(response, request.action);
-      current = { ...current, url, headers: headersFor(url, current) };
+      current = { ...request, url, headers: headersFor(url, current), ...sentBy(url, request) };
     } finally {
       response.discard();
     }
   }
   throw new ShimError("REDIRECT_REFUSED", `Cannot ${request.action}: more than ${MAX_REDIRECTS} redirects`);
+}
+
+/** At its own origin a registry is what the user named; elsewhere we go on its word. */
+export function sentBy(
+  target: URL,
+  { url, sentBy }: Pick<RegistryRequest, "url" | "sentBy">,
+): Pick<RegistryRequest, "sentBy"> {
+  if (sentBy !== undefined) return { sentBy };
+  return target.origin === url.origin ? {} : { sentBy: { registry: url, as: "redirect" } };
 }
 
 /** Credentials stay with the origin they were made for: distribution-spec v1.1.1, "API", MUST NOT. */

@@ -1,7 +1,8 @@
 import type { RegistryReference } from "../image/reference.ts";
 import { endpointOf } from "./endpoint.ts";
 import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
-import { sendFollowing } from "./redirect.ts";
+import type { NetworkSettings } from "./network/connections.ts";
+import { sendFollowing, sentBy } from "./redirect.ts";
 import type { Repository } from "./repository.ts";
 import { Transport } from "./transport.ts";
 
@@ -10,6 +11,8 @@ export type RegistrySettings = {
   /** Hosts, as references spell them, that may be spoken to in plain HTTP although they are not loopback. */
   readonly insecureHosts?: readonly string[];
   readonly limits?: Partial<RegistryLimits>;
+  /** Certificates, proxies, and what a registry may lead us to. */
+  readonly network?: NetworkSettings;
 };
 
 /**
@@ -21,10 +24,10 @@ export class Registries {
   readonly #limits: RegistryLimits;
   readonly #transport: Transport;
 
-  constructor({ insecureHosts = [], limits = {} }: RegistrySettings = {}) {
+  constructor({ insecureHosts = [], limits = {}, network }: RegistrySettings = {}) {
     this.#insecureHosts = insecureHosts;
     this.#limits = { ...DEFAULT_LIMITS, ...limits };
-    this.#transport = new Transport(this.#limits);
+    this.#transport = new Transport(this.#limits, network);
   }
 
   /** No connection is made before the first request. @throws {ShimError} REFERENCE_INVALID */
@@ -36,10 +39,13 @@ export class Registries {
       limits: this.#limits,
       fetch: ({ path, ...request }) =>
         sendFollowing(transport, { ...request, url: new URL(path, endpoint.baseUrl) }),
-      send: (request) =>
-        request.method === "GET" || request.method === "HEAD"
-          ? sendFollowing(transport, request)
-          : transport.send(request),
+      send: (request) => {
+        // An upload's session may be elsewhere: then it is the registry that sends us there.
+        const bounded = { ...request, ...sentBy(request.url, { url: endpoint.baseUrl }) };
+        return request.method === "GET" || request.method === "HEAD"
+          ? sendFollowing(transport, bounded)
+          : transport.send(bounded);
+      },
     };
   }
 

@@ -1,7 +1,9 @@
 import { Readable } from "node:stream";
-import { Agent, type Dispatcher } from "undici";
+import type { Dispatcher } from "undici";
 import { ShimError } from "../errors.ts";
 import { MAX_ERROR_BODY_BYTES, type RegistryLimits } from "./limits.ts";
+import { Connections, type NetworkSettings } from "./network/connections.ts";
+import type { SentBy } from "./network/reach.ts";
 import { translateTransportError } from "./transport_error.ts";
 
 /** One HTTP request. Redirects, retries and the meaning of the status are other files' work. */
@@ -15,6 +17,8 @@ export type RegistryRequest = {
   readonly action: string;
   /** Replaces `headersTimeoutMs`. */
   readonly headersTimeoutMs?: number;
+  /** Whose word led here, unless it was the user's. Bounds the networks it may be connected to. */
+  readonly sentBy?: SentBy;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -36,28 +40,23 @@ const DISCARD_TIMEOUT_MS = 1_000;
 
 /** Connections to registries and their storage, kept alive between requests. */
 export class Transport {
-  readonly #agent: Agent;
+  readonly connections: Connections;
 
-  constructor(limits: RegistryLimits) {
-    this.#agent = new Agent({
-      connect: { timeout: limits.connectTimeoutMs },
-      headersTimeout: limits.headersTimeoutMs,
-      bodyTimeout: limits.stallTimeoutMs,
-      // One connection per transfer: a stalled layer must not hold up its neighbours.
-      allowH2: false,
-      pipelining: 1,
-    });
+  constructor(limits: RegistryLimits, network?: NetworkSettings) {
+    this.connections = new Connections(limits, network);
   }
 
   /**
    * Resolves with the answer's head, whatever its status.
    *
-   * @throws {ShimError} REGISTRY_UNAVAILABLE, REGISTRY_TIMEOUT, REGISTRY_TLS, REGISTRY_PROTOCOL, CANCELLED
+   * @throws {ShimError} REGISTRY_UNAVAILABLE, REGISTRY_TIMEOUT, REGISTRY_TLS, REGISTRY_PROTOCOL, CANCELLED;
+   *   REDIRECT_REFUSED, REALM_REFUSED when the address that would be dialled is out of reach; CONFIG_INVALID
    */
   async send(request: RegistryRequest): Promise<RegistryResponse> {
-    const { method, url, headers, body, headersTimeoutMs, signal } = request;
+    const { method, url, headers, body, headersTimeoutMs, sentBy, signal } = request;
     try {
-      const response = await this.#agent.request({
+      const dispatcher = await this.connections.dispatcherFor(url, sentBy);
+      const response = await dispatcher.request({
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method,
@@ -77,7 +76,7 @@ export class Transport {
 
   /** Ends every request still under way with CANCELLED, and closes all connections. */
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    await this.connections.destroy();
   }
 }
 

@@ -1,4 +1,5 @@
 import { type ErrorCode, ShimError } from "../errors.ts";
+import { AddressRefused, type SentBy } from "./network/reach.ts";
 
 /** What undici, sockets and TLS say, and what it means to us. */
 const MEANING: Readonly<Record<string, ErrorCode>> = {
@@ -13,6 +14,8 @@ const MEANING: Readonly<Record<string, ErrorCode>> = {
   EADDRNOTAVAIL: "REGISTRY_UNAVAILABLE",
   EPIPE: "REGISTRY_UNAVAILABLE",
   UND_ERR_SOCKET: "REGISTRY_UNAVAILABLE",
+  UND_ERR_PRX_CONN: "REGISTRY_UNAVAILABLE",
+  UND_ERR_PRX_TLS: "REGISTRY_TLS",
   ETIMEDOUT: "REGISTRY_TIMEOUT",
   UND_ERR_CONNECT_TIMEOUT: "REGISTRY_TIMEOUT",
   UND_ERR_HEADERS_TIMEOUT: "REGISTRY_TIMEOUT",
@@ -48,9 +51,14 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
  */
 export function translateTransportError(
   error: unknown,
-  { action, signal }: { readonly action: string; readonly signal?: AbortSignal | undefined },
+  { action, signal, sentBy }: {
+    readonly action: string;
+    readonly signal?: AbortSignal | undefined;
+    readonly sentBy?: SentBy | undefined;
+  },
 ): ShimError {
   if (error instanceof ShimError) return error;
+  if (error instanceof AddressRefused && sentBy !== undefined) return error.toShimError(action, sentBy);
   const code = signal?.aborted ? "CANCELLED" : meaningOf(error);
   const remedy = REMEDIES[code];
   const foreignCode = foreignCodeOf(error);

@@ -1,5 +1,5 @@
 /**
- * An HTTP/1.1 server over raw TCP that answers every request exactly as a script says: byte for byte, cut, reset,
+ * An HTTP/1.1 server over raw TCP or TLS that answers every request exactly as a script says: byte for byte, cut, reset,
  * silent or endless. Made to test clients of registries; knows nothing of the client under test.
  *
  * @example
@@ -9,6 +9,7 @@
  */
 import { once } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
+import { createServer as createTlsServer, type TlsOptions, TLSSocket } from "node:tls";
 
 export type SeenRequest = {
   readonly method: string;
@@ -18,6 +19,8 @@ export type SeenRequest = {
   readonly body: Uint8Array;
   /** Which connection it came on, counted from 1. */
   readonly connection: number;
+  /** The common name of the certificate that the client showed. */
+  readonly clientName?: string;
 };
 
 /** One thing the server does on the wire. An answer that only sends leaves the connection open for the next request. */
@@ -38,9 +41,17 @@ export type Answer = readonly Step[];
 /** @param count how many requests came before on this server */
 export type Script = (request: SeenRequest, count: number) => Answer | Promise<Answer>;
 
+export type FaultServerOptions = {
+  /** Speaks TLS: certificate, key, and whether clients must show who they are. */
+  readonly tls?: TlsOptions;
+  /** Where to listen: all of 127.0.0.0/8 is this host. Default 127.0.0.1. */
+  readonly address?: string;
+};
+
 export type FaultServer = {
-  /** `127.0.0.1:PORT`. */
+  /** `ADDRESS:PORT`. */
   readonly host: string;
+  readonly port: number;
   /** Every request so far, in order. */
   readonly requests: readonly SeenRequest[];
   /** Bytes handed to the kernel so far, over all connections. */
@@ -119,21 +130,22 @@ export function serveRange(request: SeenRequest, blob: Uint8Array): Answer {
   });
 }
 
-/** Listens on a free loopback port. A script that throws closes the connection, and `stop` then rejects with its error. */
-export async function startFaultServer(script: Script): Promise<FaultServer> {
+/** Listens on a free port. A script that throws closes the connection, and `stop` then rejects with its error. */
+export async function startFaultServer(
+  script: Script,
+  { tls, address: listenAddress = "127.0.0.1" }: FaultServerOptions = {},
+): Promise<FaultServer> {
   const requests: SeenRequest[] = [];
   const sockets = new Set<Socket>();
   const scriptErrors: unknown[] = [];
   const totals = { sentBytes: 0, connections: 0 };
-  const server: Server = createServer((socket) => {
-    totals.connections += 1;
+  const accept = (socket: Socket) => {
     const connection = totals.connections;
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
     // Clients under test break connections on purpose.
     socket.on("error", () => {});
     converse(socket, async (request) => {
-      const seen = { ...request, connection };
+      const clientName = clientNameOf(socket);
+      const seen = { ...request, connection, ...(clientName === undefined ? {} : { clientName }) };
       const count = requests.push(seen) - 1;
       for (const step of await script(seen, count)) {
         if (!await take(socket, step, totals)) return false;
@@ -144,8 +156,16 @@ export async function startFaultServer(script: Script): Promise<FaultServer> {
       if (!socket.destroyed) scriptErrors.push(error);
       socket.destroy();
     });
+  };
+  const server: Server = tls === undefined ? createServer() : createTlsServer(tls);
+  // Also those whose handshake fails.
+  server.on("connection", (socket: Socket) => {
+    totals.connections += 1;
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
   });
-  server.listen(0, "127.0.0.1");
+  server.on(tls === undefined ? "connection" : "secureConnection", accept);
+  server.listen(0, listenAddress);
   await once(server, "listening");
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("A TCP server has no port");
@@ -156,7 +176,8 @@ export async function startFaultServer(script: Script): Promise<FaultServer> {
     if (scriptErrors.length > 0) throw scriptErrors[0];
   };
   return {
-    host: `127.0.0.1:${address.port}`,
+    host: `${listenAddress}:${address.port}`,
+    port: address.port,
     requests,
     get sentBytes() {
       return totals.sentBytes;
@@ -167,6 +188,11 @@ export async function startFaultServer(script: Script): Promise<FaultServer> {
     stop,
     [Symbol.asyncDispose]: stop,
   };
+}
+
+function clientNameOf(socket: Socket): string | undefined {
+  const name = socket instanceof TLSSocket ? socket.getPeerCertificate()?.subject?.CN : undefined;
+  return Array.isArray(name) ? name[0] : name;
 }
 
 /** Takes one step. @returns false when the connection is over */

@@ -1,0 +1,207 @@
+import { lookup as lookupInSystem } from "node:dns/promises";
+import type { LookupFunction, Socket } from "node:net";
+import type { SecureContext } from "node:tls";
+import { Agent, buildConnector, type Dispatcher, Pool, ProxyAgent } from "undici";
+import type { RegistryLimits } from "../limits.ts";
+import { type AddressClass, addressClassOf } from "./address_class.ts";
+import { chooseProxy, type ProxySettings } from "./proxy_choice.ts";
+import {
+  literalAddress,
+  PRIVATE_REACH,
+  type Reach,
+  reachBeside,
+  requireWithin,
+  type SentBy,
+} from "./reach.ts";
+import { readTlsContext, type TlsFiles } from "./tls_trust.ts";
+
+/** All addresses of a host name. */
+export type Lookup = (hostname: string) => Promise<readonly { address: string; family: number }[]>;
+
+/** How hosts are reached. */
+export type NetworkSettings = {
+  /** By `HOST[:PORT]` as in URLs. */
+  readonly tls?: ReadonlyMap<string, TlsFiles>;
+  /** `HOST[:PORT]` of registries that may redirect to private networks. */
+  readonly allowPrivateRedirects?: readonly string[];
+  readonly proxies?: ProxySettings;
+  /** Default: the system's. */
+  readonly lookup?: Lookup;
+  /** Default: the networks that IANA has set apart. */
+  readonly addressClassOf?: (address: string) => AddressClass;
+};
+
+/**
+ * Connections, kept alive between requests. Those made on a registry's word are apart from those made on the user's:
+ * what the user may reach is no way in for a registry.
+ */
+export class Connections {
+  readonly #limits: RegistryLimits;
+  readonly #settings: NetworkSettings;
+  readonly #tls: Map<string, TlsFiles>;
+  readonly #contexts = new Map<string, Promise<SecureContext>>();
+  readonly #dispatchers = new Map<string, Dispatcher>();
+  /** By origin, the networks on which what the user named was reached. */
+  readonly #reached = new Map<string, Set<AddressClass>>();
+  #isClosed = false;
+
+  constructor(limits: RegistryLimits, settings: NetworkSettings = {}) {
+    this.#limits = limits;
+    this.#settings = settings;
+    this.#tls = new Map(settings.tls);
+  }
+
+  /** From now on a host is given these files. */
+  setTls(host: string, files: TlsFiles): void {
+    if (JSON.stringify(this.#tls.get(host)) === JSON.stringify(files)) return;
+    this.#tls.set(host, files);
+    this.#contexts.delete(host);
+  }
+
+  /**
+   * What sends a request to a URL. The address that is dialled is judged when it is dialled; only a proxy looks names up
+   * by itself, so of what goes through one only addresses that the URL spells out are judged.
+   *
+   * @throws {AddressRefused}
+   * @throws {ShimError} CONFIG_INVALID when the host's TLS files cannot be used
+   */
+  async dispatcherFor(url: URL, sentBy?: SentBy): Promise<Dispatcher> {
+    const reach = sentBy && this.#reachOf(sentBy);
+    const literal = literalAddress(url);
+    if (literal !== undefined) requireWithin(reach, literal, this.#classOf(literal));
+    const proxy = this.#settings.proxies && chooseProxy(url, this.#settings.proxies);
+    const files = url.protocol === "https:" ? this.#tls.get(url.host) : undefined;
+    const key = [
+      reach === undefined ? "any" : [...reach].sort().join(),
+      files && `${url.host} ${JSON.stringify(files)}`,
+      proxy?.href,
+    ].join(" ");
+    const made = this.#dispatchers.get(key);
+    if (made !== undefined) return made;
+    const secureContext = await this.#contextOf(files === undefined ? "" : url.host, files);
+    const options = { reach, secureContext };
+    const dispatcher = this.#dispatchers.get(key) ??
+      (proxy === undefined ? this.#direct(options) : await this.#through(proxy, options));
+    this.#dispatchers.set(key, dispatcher);
+    // Asked after the end: whoever asks gets what a closed connection gives.
+    if (this.#isClosed) await dispatcher.destroy();
+    return dispatcher;
+  }
+
+  /** Ends what is under way, and closes all. */
+  async destroy(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.all([...this.#dispatchers.values()].map((dispatcher) => dispatcher.destroy()));
+  }
+
+  #reachOf({ registry }: SentBy): ReadonlySet<AddressClass> {
+    if (this.#settings.allowPrivateRedirects?.includes(registry.host)) return PRIVATE_REACH;
+    const literal = literalAddress(registry);
+    return reachBeside([
+      ...this.#reached.get(registry.origin) ?? [],
+      ...(literal === undefined ? [] : [this.#classOf(literal)]),
+    ]);
+  }
+
+  #classOf(address: string): AddressClass {
+    return (this.#settings.addressClassOf ?? addressClassOf)(address);
+  }
+
+  #contextOf(key: string, files: TlsFiles = { authorities: [] }): Promise<SecureContext> {
+    let context = this.#contexts.get(key);
+    if (context === undefined) {
+      context = readTlsContext(key, files);
+      this.#contexts.set(key, context);
+      // A file that is mended is read again.
+      context.catch(() => this.#contexts.delete(key));
+    }
+    return context;
+  }
+
+  #common() {
+    return {
+      headersTimeout: this.#limits.headersTimeoutMs,
+      bodyTimeout: this.#limits.stallTimeoutMs,
+      // One connection per transfer: a stalled layer must not hold up its neighbours.
+      allowH2: false,
+      pipelining: 1,
+    } as const;
+  }
+
+  #direct({ reach, secureContext }: { reach: Reach; secureContext: SecureContext }): Dispatcher {
+    const connect = buildConnector({
+      timeout: this.#limits.connectTimeoutMs,
+      allowH2: false,
+      secureContext,
+      lookup: this.#judgedLookup(reach),
+    });
+    return new Agent({
+      ...this.#common(),
+      connect: (options, callback) =>
+        connect(options, (...[error, socket]) => {
+          if (error !== null) return callback(error, null);
+          try {
+            const origin = `${options.protocol}//${options.host}`;
+            this.#judgeConnection(socket, { origin, reach });
+          } catch (refusal) {
+            socket.destroy();
+            return callback(refusal instanceof Error ? refusal : new Error(String(refusal)), null);
+          }
+          callback(null, socket);
+        }),
+    });
+  }
+
+  /** The proxy's own address is the user's word; what lies behind it is out of our sight. */
+  async #through(
+    proxy: URL,
+    { secureContext }: { secureContext: SecureContext },
+  ): Promise<Dispatcher> {
+    const uri = new URL(proxy);
+    const { username, password } = uri;
+    uri.username = "";
+    uri.password = "";
+    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+    return new ProxyAgent({
+      ...this.#common(),
+      uri: uri.href,
+      ...(username === "" ? {} : { token: `Basic ${Buffer.from(credentials).toString("base64")}` }),
+      connectTimeout: this.#limits.connectTimeoutMs,
+      proxyTls: {
+        lookup: this.#judgedLookup(undefined),
+        secureContext: await this.#contextOf(""),
+      },
+      requestTls: { secureContext },
+      clientFactory: (origin, options) =>
+        new Pool(origin, { ...options, headersTimeout: this.#limits.connectTimeoutMs }),
+    });
+  }
+
+  /** The last word before a connection is used: where it really ends. */
+  #judgeConnection(socket: Socket, { origin, reach }: { origin: string; reach: Reach }): void {
+    const address = socket.remoteAddress;
+    if (address === undefined) return;
+    const addressClass = this.#classOf(address);
+    requireWithin(reach, address, addressClass);
+    if (reach !== undefined) return;
+    const reached = this.#reached.get(origin) ?? new Set();
+    this.#reached.set(origin, reached.add(addressClass));
+  }
+
+  /** Refuses a name when one of its addresses is out of reach. The addresses it gives are the ones that are dialled. */
+  #judgedLookup(reach: Reach): LookupFunction {
+    return (hostname, { all }, callback) => {
+      this.#lookup(hostname).then((addresses) => {
+        for (const { address } of addresses) requireWithin(reach, address, this.#classOf(address));
+        const [first] = addresses;
+        if (first === undefined) throw Object.assign(new Error("no address"), { code: "ENOTFOUND" });
+        if (all) callback(null, [...addresses]);
+        else callback(null, first.address, first.family);
+      }).catch((error: Error) => callback(error, "", 0));
+    };
+  }
+
+  #lookup(hostname: string): ReturnType<Lookup> {
+    return this.#settings.lookup?.(hostname) ?? lookupInSystem(hostname, { all: true });
+  }
+}
