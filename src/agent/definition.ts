@@ -3,25 +3,36 @@ import { join } from "node:path";
 import { ShimError } from "../errors.ts";
 import { defineDomain } from "../hypervisor/define_domain.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
+import { type Fragment, renderFragment } from "../hypervisor/domain_xml/fragment.ts";
 import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { readDomainXml, requireMachine } from "./domains.ts";
+import { readDefinition, requireMachine } from "./domains.ts";
 import { chooseAcceleration, chooseFirmware } from "./host_facts.ts";
 import { withSource } from "./open_source.ts";
 import type { DiskWishes } from "./machine_disks.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
-import type { MachineWishes } from "./prepare_machine.ts";
+import { fragmentName, type MachineWishes } from "./prepare_machine.ts";
 import type { OperationOptions } from "./progress.ts";
 import { pullResolved } from "./pull_image.ts";
 import { type ImageWish, resolveImage } from "./resolve_image.ts";
 
 /** A machine in both languages. */
-export type Definition = { readonly domainXml: string; readonly qemuCommand: readonly string[] };
+export type Definition = {
+  readonly domainXml: string;
+  readonly fragments: Readonly<Record<Fragment, string>>;
+  readonly qemuCommand: readonly string[];
+};
 
 /** The definitions made when the machine was prepared. @throws {ShimError} MACHINE_NOT_FOUND */
 export async function definitionOfMachine(context: AgentContext, id: string): Promise<Definition> {
   const machine = await requireMachine(context, id);
-  return { domainXml: await readDomainXml(machine), qemuCommand: machine.qemuCommand };
+  const read = (fragment: Fragment) =>
+    readDefinition(machine, join(machine.directory, fragmentName(fragment)));
+  return {
+    domainXml: await readDefinition(machine, machine.domainXml),
+    fragments: { os: await read("os"), disks: await read("disks") },
+    qemuCommand: machine.qemuCommand,
+  };
 }
 
 /**
@@ -31,7 +42,9 @@ export async function definitionOfMachine(context: AgentContext, id: string): Pr
  */
 export async function definitionOfImage(
   context: AgentContext,
-  wish: ImageWish & BootWishes & { readonly machine: Omit<MachineWishes, keyof DiskWishes> },
+  wish: ImageWish & BootWishes & {
+    readonly machine: Omit<MachineWishes, keyof DiskWishes | "dataDisks" | "provisioning">;
+  },
   options: OperationOptions,
 ): Promise<Definition> {
   const pulled = await withSource(context, wish, async (source) => {
@@ -83,7 +96,11 @@ export async function definitionOfImage(
       keepOwnership: context.isRoot,
     },
   });
-  return { domainXml: renderDomainXml(definition), qemuCommand: renderQemuCommand(definition) };
+  return {
+    domainXml: renderDomainXml(definition),
+    fragments: { os: renderFragment(definition, "os"), disks: renderFragment(definition, "disks") },
+    qemuCommand: renderQemuCommand(definition),
+  };
 }
 
 /** The same image gives the same text: a UUID of RFC 9562's version 8, made of the manifest's digest. */

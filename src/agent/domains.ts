@@ -63,7 +63,7 @@ export async function defineMachine(context: AgentContext, id: string): Promise<
   const machine = await requireMachine(context, id);
   return await withLibvirt(context, async (connection) => {
     await findOwnDomain(connection, machine);
-    return report(machine, await connection.defineDomain(await readDomainXml(machine)));
+    return report(machine, await connection.defineDomain(await readDefinition(machine, machine.domainXml)));
   });
 }
 
@@ -73,7 +73,7 @@ export async function startMachine(context: AgentContext, id: string): Promise<D
   return await withLibvirt(context, async (connection) => {
     const before = await findOwnDomain(connection, machine);
     if (before?.id !== null && before !== null) return report(machine, before);
-    if (!before) await connection.defineDomain(await readDomainXml(machine));
+    if (!before) await connection.defineDomain(await readDefinition(machine, machine.domainXml));
     await connection.startDomain(machine.id);
     return report(machine, await connection.findDomain(machine.id));
   });
@@ -147,13 +147,10 @@ function report(machine: MachineDocument, status: DomainStatus | null): DomainRe
 }
 
 /** The definition made by `prepare`. @throws {ShimError} IO_ERROR */
-export async function readDomainXml(machine: MachineDocument): Promise<string> {
+export async function readDefinition(machine: MachineDocument, path: string): Promise<string> {
   try {
-    return await readFile(machine.domainXml, "utf8");
+    return await readFile(path, "utf8");
   } catch (error) {
-    throw toIoError(error, {
-      action: `read the definition of machine "${machine.id}"`,
-      path: machine.domainXml,
-    });
+    throw toIoError(error, { action: `read the definition of machine "${machine.id}"`, path });
   }
 }

@@ -33,7 +33,8 @@ const boot = z.strictObject({
 const diskFormat = z.enum(["raw", "qcow2"]);
 
 const machineDisk = z.strictObject({
-  role: z.enum(["rootfs", "squashfs"]),
+  /** A layer's, or: `scratch` beside a CD, `data` as asked for, `seed` of cloud-init. */
+  role: z.enum(["rootfs", "squashfs", "scratch", "data", "seed"]),
   path: absolutePath,
   format: diskFormat,
   readOnly: z.boolean(),
@@ -41,9 +42,9 @@ const machineDisk = z.strictObject({
   virtualSizeBytes: sizeBytes,
   /**
    * `reflink`, `copy`: the machine's own, whole. `overlay`: its own writes, above the cached layer. `shared`: the cached
-   * layer itself, read-only.
+   * layer itself, read-only. `created`: of no layer.
    */
-  method: z.enum(["reflink", "overlay", "copy", "shared"]),
+  method: z.enum(["reflink", "overlay", "copy", "shared", "created"]),
   backing: z.strictObject({ path: absolutePath, format: diskFormat }).nullable(),
 });
 export type MachineDisk = z.infer<typeof machineDisk>;

@@ -6,6 +6,7 @@ import { canHoldSockets } from "../hypervisor/check_domain.ts";
 import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts";
 import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
+import { type Fragment, FRAGMENTS, renderFragment } from "../hypervisor/domain_xml/fragment.ts";
 import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
 import { describeIssues } from "../image/json_document.ts";
 import { copyFileSparsely, writeNewFile } from "../machine/disk_file.ts";
@@ -13,10 +14,17 @@ import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { chooseAcceleration, chooseFirmware, requireFirmware } from "./host_facts.ts";
-import { type DiskWishes, makeDisks } from "./machine_disks.ts";
+import { type EmptyDiskWish, makeEmptyDisks } from "./empty_disks.ts";
+import { type DiskPlace, type DiskWishes, makeDisks } from "./machine_disks.ts";
 import type { BootWishes } from "./prepare_boot.ts";
-import { type MachineDocument, machineDocument } from "./prepare_document.ts";
+import { type MachineDisk, type MachineDocument, machineDocument } from "./prepare_document.ts";
 import type { OperationOptions } from "./progress.ts";
+import {
+  checkProvisioning,
+  makeProvisioning,
+  type ProvisioningWishes,
+  recordedProvisioning,
+} from "./provisioning.ts";
 import type { PulledImage } from "./pull_image.ts";
 
 /** What a caller may say about a machine. `null` leaves the choice to us. */
@@ -24,6 +32,9 @@ export type MachineWishes = DomainWishes & DiskWishes & {
   readonly id: string;
   readonly uuid: string | null;
   readonly acceleration: Acceleration | "auto";
+  /** Empty disks, after those of the image. */
+  readonly dataDisks: readonly EmptyDiskWish[];
+  readonly provisioning: ProvisioningWishes;
 };
 
 type Parts = {
@@ -32,6 +43,11 @@ type Parts = {
   readonly wish: BootWishes;
   readonly machine: MachineWishes;
 };
+
+/** The file in a machine's folder that holds a fragment of its domain XML. */
+export function fragmentName(fragment: Fragment): string {
+  return `${fragment}.xml`;
+}
 
 const DOMAIN_XML_NAME = "domain.xml";
 const CONSOLE_LOG_NAME = "console.log";
@@ -50,6 +66,7 @@ export async function prepareMachine(
   options: OperationOptions,
 ): Promise<MachineDocument> {
   const id = parseMachineId(parts.machine.id);
+  checkProvisioning(parts.machine.provisioning);
   const wishes = recordedWishes(parts);
   const { record } = await context.machines.create(
     id,
@@ -96,6 +113,8 @@ function recordedWishes({ pulled, wish, machine }: Parts): MachineRecord["wishes
     hugepages: machine.hugepages,
     tpm: machine.tpm,
     secureBoot: machine.secureBoot,
+    dataDisks: machine.dataDisks.map((disk) => ({ ...disk })),
+    ...recordedProvisioning(machine.provisioning),
   };
 }
 
@@ -110,6 +129,13 @@ function conflict(id: MachineId, before: MachineRecord["wishes"], now: MachineRe
       details: { id, differing, remedy: `choose another id, or give it up with: bootshim release ${id}` },
     },
   );
+}
+
+/** Beside a CD there is a disk to install to when one is wished for; else the image's own. */
+async function makeBootDisks({ boot, machine }: Building, place: DiskPlace): Promise<MachineDisk[]> {
+  const { diskSizeBytes } = machine;
+  if (boot.mode !== "iso" || diskSizeBytes === null) return await makeDisks(boot.disks, machine, place);
+  return await makeEmptyDisks("scratch", [{ sizeBytes: diskSizeBytes, serial: "scratch" }], place);
 }
 
 type Building = Parts & {
@@ -130,13 +156,13 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     signal,
   });
   const uefiFirmware = await chooseFirmware(context, boot.architecture, { secureBoot: machine.secureBoot });
-  const disks = await makeDisks(boot.disks, machine, {
-    directory,
-    place,
-    fileSystem,
-    signal,
-    note: context.note,
-  });
+  const diskPlace = { directory, place, fileSystem, signal, note: context.note };
+  const provisioned = await makeProvisioning(machine.provisioning, { id, uuid }, diskPlace);
+  const disks = [
+    ...await makeBootDisks(building, diskPlace),
+    ...await makeEmptyDisks("data", machine.dataDisks, diskPlace),
+    ...(provisioned.seed ? [provisioned.seed] : []),
+  ];
   const hasNvram = boot.firmware === "uefi";
   if (hasNvram) {
     const { nvramTemplatePath } = requireFirmware(uefiFirmware);
@@ -155,13 +181,17 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
       disks,
       nvramPath: nvram,
       consoleLogPath: join(place, CONSOLE_LOG_NAME),
-      ignitionPath: null,
+      ignitionPath: provisioned.ignitionPath,
       runtimeDirectory: canHoldSockets(place) ? place : null,
     },
     wishes: machine,
     host: { acceleration, uefiFirmware, keepOwnership: context.isRoot },
   });
   await writeNewFile(join(directory, DOMAIN_XML_NAME), renderDomainXml(definition), { fileSystem });
+  for (const fragment of FRAGMENTS) {
+    const path = join(directory, fragmentName(fragment));
+    await writeNewFile(path, renderFragment(definition, fragment), { fileSystem });
+  }
   const document: MachineDocument = {
     id,
     uuid,

@@ -95,11 +95,27 @@ export async function writeOverlayFile(
 }
 
 /** Writes a new small file. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
-export async function writeNewFile(path: string, text: string, { fileSystem }: MakeOptions): Promise<void> {
+export async function writeNewFile(
+  path: string,
+  content: string | Uint8Array,
+  { fileSystem }: MakeOptions,
+): Promise<void> {
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   await withIoErrors({ action: "write", path }, async () => {
     await withOpenFile(path, { flags: CREATE_NEW, mode: 0o600, fileSystem }, async (file) => {
-      await file.write(new TextEncoder().encode(text), 0);
+      await file.write(bytes, 0);
     });
+  });
+}
+
+/** Makes a new file of zeros, which takes no space. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
+export async function writeEmptyFile(path: string, sizeBytes: number, fileSystem: FileSystem): Promise<void> {
+  await withIoErrors({ action: "make a disk", path }, async () => {
+    await withOpenFile(
+      path,
+      { flags: CREATE_NEW, mode: 0o600, fileSystem },
+      (file) => file.truncate(sizeBytes),
+    );
   });
 }
 

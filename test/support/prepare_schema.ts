@@ -57,7 +57,7 @@ export const PREPARE_SCHEMA = record({
         disks: {
           type: "array",
           items: record({
-            role: { enum: ["rootfs", "squashfs"] },
+            role: { enum: ["rootfs", "squashfs", "scratch", "data", "seed"] },
             path,
             format: { enum: ["raw", "qcow2"] },
             readOnly: { type: "boolean" },

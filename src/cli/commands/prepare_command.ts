@@ -15,7 +15,7 @@ import {
   imageOptions,
   imageWishOf,
   machineOptions,
-  machineWishesOf,
+  readMachineWishes,
   readReference,
 } from "./wish_options.ts";
 
@@ -42,7 +42,7 @@ export function registerPrepare(program: Command, composition: Composition): voi
     const invocation = await beginInvocation(command, composition);
     const given = readOptions(command, options);
     // Read even when there is no machine: a wish that makes no sense is told, not passed over.
-    const machine = machineWishesOf(given);
+    const machine = await readMachineWishes(given, invocation.environment);
     const reference = readReference(text, invocation.environment);
     const context = await invocation.openContext();
     const wish = {

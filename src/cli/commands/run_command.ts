@@ -12,7 +12,7 @@ import {
   imageOptions,
   imageWishOf,
   machineOptions,
-  machineWishesOf,
+  readMachineWishes,
   readReference,
 } from "./wish_options.ts";
 
@@ -44,7 +44,7 @@ export function registerRun(program: Command, composition: Composition): void {
     const { terminal } = invocation;
     const given = readOptions(command, options);
     const reference = readReference(text, invocation.environment);
-    const machine = machineWishesOf(given);
+    const machine = await readMachineWishes(given, invocation.environment);
     const context = await invocation.openContext();
     const wish = {
       ...imageWishOf(context, reference, given),

@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { AgentContext } from "../../agent/agent_context.ts";
 import type { BootWishes } from "../../agent/prepare_boot.ts";
 import type { MachineWishes } from "../../agent/prepare_machine.ts";
+import { MAX_PROVISIONING_BYTES } from "../../agent/provisioning.ts";
 import { parseSize } from "../../agent/quantity.ts";
 import type { ImageWish } from "../../agent/resolve_image.ts";
 import type { Environment } from "../../config/settings.ts";
@@ -15,6 +16,7 @@ import {
   parseReference,
   type Reference,
 } from "../../image/reference.ts";
+import { readUserFile } from "../user_file.ts";
 
 /** Reads a reference as the user typed it; a layout is taken relative to the working directory. */
 export function readReference(text: string, environment: Environment): Reference {
@@ -111,6 +113,15 @@ export function addMachineOptions(command: Command): Command {
     .option("--tpm", "a TPM 2.0, emulated by swtpm")
     .option("--secure-boot", "UEFI that checks signatures")
     .option("--hugepages", "memory from the host's pool of huge pages")
+    .option(
+      "--data-disk <SIZE[,SERIAL]>",
+      "one more disk, empty (repeatable)",
+      (value: string, before: string[]) => [...before, value],
+      [],
+    )
+    .option("--ignition <file>", "an Ignition configuration for the guest")
+    .option("--user-data <file>", "cloud-init's user-data, given as a NoCloud seed")
+    .option("--metadata <file>", "cloud-init's meta-data, in place of the one that is made")
     .option("--uuid <uuid>", "the machine's UUID (default: drawn at random)");
 }
 
@@ -125,13 +136,20 @@ export const machineOptions = z.object({
   tpm: z.boolean().default(false),
   secureBoot: z.boolean().default(false),
   hugepages: z.boolean().default(false),
+  dataDisk: z.array(z.string()).default([]),
+  ignition: z.string().optional(),
+  userData: z.string().optional(),
+  metadata: z.string().optional(),
   uuid: z.uuid().transform((uuid) => uuid.toLowerCase()).optional(),
 });
 
 const BYTES_PER_MIB = 2 ** 20;
 
-/** Everything about a machine but its id. @throws {ShimError} REQUEST_INVALID */
-export function machineWishesOf(options: z.infer<typeof machineOptions>): Omit<MachineWishes, "id"> {
+/** Everything about a machine but its id; reads the files it names. @throws {ShimError} REQUEST_INVALID, LIMIT_EXCEEDED */
+export async function readMachineWishes(
+  options: z.infer<typeof machineOptions>,
+  { workingDirectory }: Pick<Environment, "workingDirectory">,
+): Promise<Omit<MachineWishes, "id">> {
   const memoryBytes = parseSize(options.memory, "--memory");
   if (memoryBytes === 0 || memoryBytes % BYTES_PER_MIB !== 0) {
     throw new ShimError(
@@ -145,6 +163,10 @@ export function machineWishesOf(options: z.infer<typeof machineOptions>): Omit<M
       `Cannot use --cpus ${JSON.stringify(options.cpus)}: must be a whole number from 1`,
     );
   }
+  const read = async (path: string | undefined, option: string) =>
+    path === undefined
+      ? null
+      : await readUserFile(resolve(workingDirectory, path), { option, maxBytes: MAX_PROVISIONING_BYTES });
   return {
     uuid: options.uuid ?? null,
     diskSizeBytes: options.diskSize === undefined ? null : parseSize(options.diskSize, "--disk-size"),
@@ -157,7 +179,18 @@ export function machineWishesOf(options: z.infer<typeof machineOptions>): Omit<M
     tpm: options.tpm,
     secureBoot: options.secureBoot,
     hugepages: options.hugepages,
+    dataDisks: options.dataDisk.map(dataDiskOf),
+    provisioning: {
+      ignition: await read(options.ignition, "--ignition"),
+      userData: await read(options.userData, "--user-data"),
+      metadata: await read(options.metadata, "--metadata"),
+    },
   };
+}
+
+function dataDiskOf(text: string, index: number): MachineWishes["dataDisks"][number] {
+  const [size = "", serial = `data${index + 1}`] = text.split(",", 2);
+  return { sizeBytes: parseSize(size, "--data-disk"), serial };
 }
 
 function networkOf(word: string): MachineWishes["network"] {

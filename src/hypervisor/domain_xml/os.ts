@@ -7,16 +7,25 @@ const MACHINES: Readonly<Record<Architecture, Readonly<Record<string, string>>>>
   arm64: { arch: "aarch64", machine: "virt" },
 };
 
-export function osElement({ architecture, boot }: DomainDefinition): XmlElement {
-  return element(
-    "os",
-    {},
-    textElement("type", "hvm", MACHINES[architecture]),
-    ...firmwareElements(boot),
-    ...kernelElements(boot),
-    // Without it the entries of sysinfo stay unused.
-    element("smbios", { mode: "sysinfo" }),
-  );
+export function osElement(definition: DomainDefinition): XmlElement {
+  const { name, attributes, content } = bootElement(definition);
+  // Without the last the entries of sysinfo stay unused.
+  return { name, attributes, content: [...content, element("smbios", { mode: "sysinfo" })] };
+}
+
+/** What boots, and nothing that needs another part of the document. */
+export function bootElement(
+  { architecture, boot }: DomainDefinition,
+): XmlElement & { content: XmlElement[] } {
+  return {
+    name: "os",
+    attributes: {},
+    content: [
+      textElement("type", "hvm", MACHINES[architecture]),
+      ...firmwareElements(boot),
+      ...kernelElements(boot),
+    ],
+  };
 }
 
 function kernelElements(boot: DomainBoot): XmlElement[] {

@@ -1,5 +1,8 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { Command } from "commander";
 import { describe, expect, it } from "vitest";
+import { MAX_PROVISIONING_BYTES, NO_PROVISIONING } from "../../../src/agent/provisioning.ts";
 import {
   addBootOptions,
   addImageOptions,
@@ -9,12 +12,13 @@ import {
   imageOptions,
   imageWishOf,
   machineOptions,
-  machineWishesOf,
+  readMachineWishes,
   readReference,
 } from "../../../src/cli/commands/wish_options.ts";
 import { readOptions } from "../../../src/cli/invocation.ts";
 import { openAgent } from "../../support/agent_kit.ts";
-import { refusalOf } from "../../support/failures.ts";
+import { failureOf, refusalOf } from "../../support/failures.ts";
+import { randomWord } from "../../support/random_word.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();
@@ -29,7 +33,8 @@ function parsed(...argv: string[]): Command {
 
 const image = (...argv: string[]) => readOptions(parsed(...argv), imageOptions);
 const boot = (...argv: string[]) => bootWishesOf(readOptions(parsed(...argv), bootOptions));
-const machine = (...argv: string[]) => machineWishesOf(readOptions(parsed(...argv), machineOptions));
+const machine = async (...argv: string[]) =>
+  await readMachineWishes(readOptions(parsed(...argv), machineOptions), { workingDirectory: temporary() });
 
 describe("readReference", () => {
   it.each([
@@ -86,8 +91,8 @@ describe("boot options", () => {
 });
 
 describe("machine options", () => {
-  it("have their defaults", () => {
-    expect(machine()).toEqual({
+  it("have their defaults", async () => {
+    expect(await machine()).toEqual({
       uuid: null,
       diskSizeBytes: null,
       diskFormat: "auto",
@@ -99,12 +104,14 @@ describe("machine options", () => {
       tpm: false,
       secureBoot: false,
       hugepages: false,
+      dataDisks: [],
+      provisioning: NO_PROVISIONING,
     });
   });
 
-  it("are read with their units", () => {
+  it("are read with their units", async () => {
     expect(
-      machine(
+      await machine(
         ...["--disk-size", "20GiB", "--memory", "1.5G", "--cpus", "16", "--accel", "tcg"],
         ...["--network", "lab", "--uuid", UUID, "--disk-format", "raw", "--clone", "copy"],
       ),
@@ -120,14 +127,38 @@ describe("machine options", () => {
       tpm: false,
       secureBoot: false,
       hugepages: false,
+      dataDisks: [],
+      provisioning: NO_PROVISIONING,
     });
-    expect(machine("--network", "bridge:br0").network).toEqual({ kind: "bridge", name: "br0" });
-    expect(machine("--tpm", "--secure-boot", "--hugepages")).toMatchObject({
+    expect((await machine("--network", "bridge:br0")).network).toEqual({ kind: "bridge", name: "br0" });
+    expect(await machine("--tpm", "--secure-boot", "--hugepages")).toMatchObject({
       tpm: true,
       secureBoot: true,
       hugepages: true,
     });
-    expect(machine("--network", "none").network).toEqual({ kind: "none" });
+    expect((await machine("--network", "none")).network).toEqual({ kind: "none" });
+  });
+
+  it("read the files they name, relative to the working directory, and pipes", async () => {
+    const word = randomWord();
+    await writeFile(join(temporary(), "user-data"), word);
+    const { provisioning } = await machine("--user-data", "user-data", "--metadata", "/proc/self/comm");
+    expect(provisioning).toEqual({
+      ignition: null,
+      userData: new Uint8Array(new TextEncoder().encode(word)),
+      metadata: expect.any(Uint8Array),
+    });
+    expect((await failureOf(machine("--ignition", "absent"))).code).toBe("REQUEST_INVALID");
+    await writeFile(join(temporary(), "large"), new Uint8Array(MAX_PROVISIONING_BYTES + 1));
+    expect((await failureOf(machine("--ignition", "large"))).code).toBe("LIMIT_EXCEEDED");
+  });
+
+  it("ask for data disks by size and serial", async () => {
+    const { dataDisks } = await machine("--data-disk", "1GiB", "--data-disk", "512MiB,scratch-2");
+    expect(dataDisks).toEqual([
+      { sizeBytes: 2 ** 30, serial: "data1" },
+      { sizeBytes: 2 ** 29, serial: "scratch-2" },
+    ]);
   });
 
   it.each([
@@ -147,8 +178,8 @@ describe("machine options", () => {
     [["--accel", "xen"], 'Cannot run "any": option accel: '],
     [["--network", ""], 'Cannot run "any": option network: '],
     [["--uuid", "1234"], 'Cannot run "any": option uuid: '],
-  ])("refuse %j", (argv, message) => {
-    const refusal = refusalOf(() => machine(...argv));
+  ])("refuse %j", async (argv, message) => {
+    const refusal = await failureOf(machine(...argv));
     expect([refusal.code, refusal.message.slice(0, message.length)]).toEqual(["REQUEST_INVALID", message]);
   });
 });
