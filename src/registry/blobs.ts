@@ -4,6 +4,7 @@ import type { FetchOptions, OpenBlobOptions } from "../image/image_source.ts";
 import { verifyBytes } from "../image/verification.ts";
 import { parseContentRange } from "./content_range.ts";
 import { blobPath } from "./endpoint.ts";
+import { withNextPlace } from "./next_place.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, type BlobPart, resumeBlob, withAttempts } from "./resume.ts";
@@ -30,9 +31,15 @@ export async function openBlob(
   const chunks = await openChunks(repository, descriptor, { ...options, signal });
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const step = await chunks.next();
-      if (step.done) controller.close();
-      else controller.enqueue(step.value);
+      try {
+        const step = await chunks.next();
+        if (!step.done) return controller.enqueue(step.value);
+        controller.close();
+      } catch (error) {
+        controller.error(error);
+      }
+      // Whoever asks for it again, after it came whole or failed for good, got a wrong one.
+      repository.doubt(blobPath(descriptor.digest));
     },
     async cancel(reason) {
       // First the request, so that a read under way on a silent connection ends too.
@@ -49,9 +56,13 @@ export async function fetchSmallBlob(
   options: FetchOptions = {},
 ): Promise<Uint8Array> {
   requireAtMost(descriptor, MAX_SMALL_BLOB_BYTES, "blob");
-  const bytes = await readUpTo(await openChunks(repository, descriptor, options), descriptor.sizeBytes + 1);
-  verifyBytes(descriptor, bytes);
-  return bytes;
+  const place = { path: blobPath(descriptor.digest), signal: options.signal };
+  return await withNextPlace(repository, place, async () => {
+    const chunks = await openChunks(repository, descriptor, options);
+    const bytes = await readUpTo(chunks, descriptor.sizeBytes + 1);
+    verifyBytes(descriptor, bytes);
+    return bytes;
+  });
 }
 
 async function openChunks(
@@ -62,7 +73,9 @@ async function openChunks(
   const { sizeBytes } = descriptor;
   const action = `fetch blob "${descriptor.digest}" of "${repository.endpoint.name}"`;
   const attempts = new Attempts(repository.limits, signal);
-  const open = (offsetBytes: number) => openPart(repository, descriptor, { offsetBytes, action, signal });
+  const place = { path: blobPath(descriptor.digest), signal };
+  const open = (offsetBytes: number) =>
+    withNextPlace(repository, place, () => openPart(repository, descriptor, { offsetBytes, action, signal }));
   const first = await withAttempts(attempts, () => open(startByte));
   return resumeBlob({ first, open, startByte, sizeBytes, attempts, action });
 }

@@ -6,6 +6,7 @@ import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { DOCUMENT_TYPES } from "../image/media_type.ts";
 import { hashBytes, verifyBytes } from "../image/verification.ts";
 import { digestIn, manifestPath } from "./endpoint.ts";
+import { withNextPlace } from "./next_place.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, withAttempts } from "./resume.ts";
@@ -25,9 +26,13 @@ export async function resolveDocument(
   options: FetchOptions = {},
 ): Promise<VerifiedDocument> {
   const wanted = digestIn(tagOrDigest);
-  const { mediaType, bytes } = await getDocument(repository, tagOrDigest, options);
+  const { mediaType, bytes } = await getDocument(repository, tagOrDigest, {
+    ...options,
+    verify: ({ bytes }) => {
+      if (wanted !== undefined) verifyBytes({ digest: wanted, sizeBytes: bytes.length }, bytes);
+    },
+  });
   const sizeBytes = bytes.length;
-  if (wanted !== undefined) verifyBytes({ digest: wanted, sizeBytes }, bytes);
   return { descriptor: { mediaType, digest: wanted ?? hashBytes(bytes), sizeBytes, annotations: {} }, bytes };
 }
 
@@ -38,23 +43,26 @@ export async function fetchDocument(
   options: FetchOptions = {},
 ): Promise<VerifiedDocument> {
   if (descriptor.sizeBytes > MAX_DOCUMENT_BYTES) throw tooLarge(actionOf(repository, descriptor.digest));
-  const { mediaType, bytes } = await getDocument(repository, descriptor.digest, options);
-  verifyBytes(descriptor, bytes);
-  if (mediaType !== descriptor.mediaType) {
-    throw new ShimError(
-      "MEDIA_TYPE_UNSUPPORTED",
-      `Cannot ${
-        actionOf(repository, descriptor.digest)
-      }: served as "${mediaType}", descriptor says "${descriptor.mediaType}"`,
-    );
-  }
+  const { bytes } = await getDocument(repository, descriptor.digest, {
+    ...options,
+    verify: ({ mediaType, bytes }) => {
+      verifyBytes(descriptor, bytes);
+      if (mediaType === descriptor.mediaType) return;
+      throw new ShimError(
+        "MEDIA_TYPE_UNSUPPORTED",
+        `Cannot ${
+          actionOf(repository, descriptor.digest)
+        }: served as "${mediaType}", descriptor says "${descriptor.mediaType}"`,
+      );
+    },
+  });
   return { descriptor, bytes };
 }
 
 function getDocument(
   repository: Repository,
   tagOrDigest: string,
-  { signal }: FetchOptions,
+  { signal, verify }: FetchOptions & { readonly verify: (received: ReceivedDocument) => void },
 ): Promise<ReceivedDocument> {
   const action = actionOf(repository, tagOrDigest);
   const request = {
@@ -64,15 +72,19 @@ function getDocument(
     action,
     signal,
   } as const;
-  return withAttempts(new Attempts(repository.limits, signal), async () => {
+  const read = async () => {
     const response = await repository.fetch(request);
-    if (response.status !== 200) throw await responseError(response, action);
     try {
-      return await readDocument(response, action);
+      if (response.status !== 200) throw await responseError(response, action);
+      const received = await readDocument(response, action);
+      verify(received);
+      return received;
     } finally {
       response.discard();
     }
-  });
+  };
+  const attempts = new Attempts(repository.limits, signal);
+  return withAttempts(attempts, () => withNextPlace(repository, request, read));
 }
 
 async function readDocument(response: RegistryResponse, action: string): Promise<ReceivedDocument> {

@@ -15,6 +15,17 @@ export type Endpoint = {
 const DOCKER_HUB_NAMES: ReadonlySet<string> = new Set(["docker.io", "index.docker.io"]);
 const DOCKER_HUB_REGISTRY = "registry-1.docker.io";
 
+/** `HOST[:PORT]` as URLs have it, of what really answers for a name in references. */
+export function dialledHost(host: string): string {
+  return DOCKER_HUB_NAMES.has(host) ? DOCKER_HUB_REGISTRY : new URL(`https://${host}`).host;
+}
+
+/** `HOST[:PORT]/REPOSITORY`, the same for every spelling of it. */
+export function canonicalName({ name, baseUrl }: Endpoint): string {
+  const host = baseUrl.host === DOCKER_HUB_REGISTRY ? "docker.io" : baseUrl.host;
+  return `${host}/${name.slice(name.indexOf("/") + 1)}`;
+}
+
 /** distribution-spec v1.1.1, "Pulling manifests". */
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
 

@@ -1,10 +1,14 @@
 import type { RegistryReference } from "../image/reference.ts";
-import { endpointOf } from "./endpoint.ts";
+import { type Endpoint, endpointOf } from "./endpoint.ts";
 import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
+import { contentKey, fetchFromPlaces } from "./mirror/fetch_from_places.ts";
+import type { FindPlaces, Places } from "./mirror/place.ts";
+import { PlaceMemory } from "./mirror/place_memory.ts";
 import type { NetworkSettings } from "./network/connections.ts";
 import { sendFollowing, sentBy } from "./redirect.ts";
 import type { Repository } from "./repository.ts";
-import { Transport } from "./transport.ts";
+import { type RepositoryPolicy, requireAllowed } from "./repository_policy.ts";
+import { type RegistryRequest, type RegistryResponse, Transport } from "./transport.ts";
 
 /** What the user decides about registries. */
 export type RegistrySettings = {
@@ -13,6 +17,10 @@ export type RegistrySettings = {
   readonly limits?: Partial<RegistryLimits>;
   /** Certificates, proxies, and what a registry may lead us to. */
   readonly network?: NetworkSettings;
+  /** Default: no registry has mirrors. */
+  readonly findPlaces?: FindPlaces;
+  /** Default: every repository may be used. */
+  readonly policy?: RepositoryPolicy;
 };
 
 /**
@@ -20,33 +28,71 @@ export type RegistrySettings = {
  * that others should know. Close it.
  */
 export class Registries {
-  readonly #insecureHosts: readonly string[];
+  readonly #settings: RegistrySettings;
   readonly #limits: RegistryLimits;
   readonly #transport: Transport;
+  readonly #memory = new PlaceMemory();
 
-  constructor({ insecureHosts = [], limits = {}, network }: RegistrySettings = {}) {
-    this.#insecureHosts = insecureHosts;
-    this.#limits = { ...DEFAULT_LIMITS, ...limits };
-    this.#transport = new Transport(this.#limits, network);
+  constructor(settings: RegistrySettings = {}) {
+    this.#settings = settings;
+    this.#limits = { ...DEFAULT_LIMITS, ...settings.limits };
+    this.#transport = new Transport(this.#limits, settings.network);
   }
 
-  /** No connection is made before the first request. @throws {ShimError} REFERENCE_INVALID */
-  repository(reference: Pick<RegistryReference, "host" | "repository">): Repository {
-    const endpoint = endpointOf(reference, this.#insecureHosts);
-    const transport = this.#transport;
+  /**
+   * No connection is made before the first request.
+   *
+   * @throws {ShimError} REFERENCE_INVALID, POLICY_DENIED
+   */
+  repository({ host, repository }: Pick<RegistryReference, "host" | "repository">): Repository {
+    const endpoint = this.requireAllowed({ host, repository });
+    const last = { baseUrl: new URL("/v2/", endpoint.baseUrl), pulls: true, resolves: true, headers: {} };
+    const { send } = this;
+    const memory = this.#memory;
+    // Once for all requests of this repository; a broken file is told by each.
+    let found: Promise<Places> | undefined;
+    const findPlaces = () => found ??= this.#findPlaces(host, endpoint.baseUrl.host);
     return {
       endpoint,
       limits: this.#limits,
-      fetch: ({ path, ...request }) =>
-        sendFollowing(transport, { ...request, url: new URL(path, endpoint.baseUrl) }),
-      send: (request) => {
+      fetch: async (request) => {
+        const { mirrors, server = last } = await findPlaces();
+        return await fetchFromPlaces({ host, repository, mirrors, last: server, memory, send }, request);
+      },
+      doubt: (path) => memory.doubtServers(contentKey({ host, repository }, path)),
+      send: async (request) => {
+        await findPlaces();
         // An upload's session may be elsewhere: then it is the registry that sends us there.
-        const bounded = { ...request, ...sentBy(request.url, { url: endpoint.baseUrl }) };
-        return request.method === "GET" || request.method === "HEAD"
-          ? sendFollowing(transport, bounded)
-          : transport.send(bounded);
+        return await send({ ...request, ...sentBy(request.url, { url: endpoint.baseUrl }) });
       },
     };
+  }
+
+  /**
+   * Whether a repository may be used at all, asked before anything else is done with it.
+   *
+   * @throws {ShimError} REFERENCE_INVALID, POLICY_DENIED
+   */
+  requireAllowed(reference: Pick<RegistryReference, "host" | "repository">): Endpoint {
+    const endpoint = endpointOf(reference, this.#settings.insecureHosts);
+    if (this.#settings.policy) requireAllowed(this.#settings.policy, endpoint);
+    return endpoint;
+  }
+
+  /** One request; follows redirects of GET and HEAD only. */
+  readonly send = (request: RegistryRequest): Promise<RegistryResponse> =>
+    request.method === "GET" || request.method === "HEAD"
+      ? sendFollowing(this.#transport, request)
+      : this.#transport.send(request);
+
+  async #findPlaces(host: string, dialledHost: string): Promise<Places> {
+    const places = await this.#settings.findPlaces?.(host) ?? { mirrors: [] };
+    const { connections } = this.#transport;
+    if (places.tls) connections.setTls(dialledHost, places.tls);
+    for (const { baseUrl, tls } of [...places.mirrors, ...(places.server ? [places.server] : [])]) {
+      if (tls) connections.setTls(baseUrl.host, tls);
+    }
+    return places;
   }
 
   /** Cancels what is under way and closes all connections. */

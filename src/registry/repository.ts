@@ -13,8 +13,15 @@ export type ReadRequest = Omit<RegistryRequest, "method" | "url" | "body"> & {
 export type Repository = {
   readonly endpoint: Endpoint;
   readonly limits: RegistryLimits;
-  /** Reads from any place that may answer for this repository; follows redirects. */
+  /** Reads from any place that may answer for this repository, mirrors first; follows redirects. */
   readonly fetch: (request: ReadRequest) => Promise<RegistryResponse>;
+  /**
+   * What was fetched from a path is wrong, or is not wanted again if it was right: mirrors that served it are not asked
+   * for it for a while.
+   *
+   * @returns whether one had served it, so that asking again asks another place
+   */
+  readonly doubt: (path: string) => boolean;
   /** Asks the registry itself; follows redirects of GET and HEAD only. */
   readonly send: (request: RegistryRequest) => Promise<RegistryResponse>;
 };
