@@ -7,6 +7,7 @@ const real = (name: string) => ({
     name,
     include: [`test/${name}/**/*.test.ts`],
     fileParallelism: false,
+    maxConcurrency: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

@@ -1,5 +1,4 @@
 /** Every shape of image, prepared by the real command from an image layout and from a real registry. */
-import { randomBytes } from "node:crypto";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,8 +28,9 @@ beforeAll(async () => {
     kernel: await part("kernel"),
     initramfs: await part("initramfs"),
     squashfs: await part("rootfs-squashfs"),
+    fileSystem: await part("rootfs-ext4"),
     uki: await part("uki"),
-    iso: new Uint8Array(randomBytes(64 * 1024)),
+    iso: await part("iso"),
     cmdline: `console=ttyS0 panic=-1 shim.word=${word}`,
   };
 });
@@ -77,7 +77,8 @@ describe("prepare", () => {
     const cmdlines = built.expected.layers.some(({ role }) => role === "cmdline")
       ? parts.cmdline
       : built.expected.commandLine?.trimEnd() ?? "";
-    expect(document.boot.cmdline).toBe(cmdlines);
+    const isBareRoot = shape.name.startsWith("bare root");
+    expect(document.boot.cmdline).toBe(isBareRoot ? `${cmdlines} root=/dev/vda rw` : cmdlines);
     if (shape.refused) {
       expect(await codeOfPrepare(reference, "--boot", shape.refused.mode)).toBe(shape.refused.code);
     }

@@ -12,6 +12,8 @@ export type Shape = {
   readonly name: string;
   /** How the image for amd64 and virtualization boots by itself. */
   readonly boot: BootMode;
+  /** The part that brings the initramfs whose /init talks when the image boots by itself. */
+  readonly speaker: "disk" | "initramfs" | "uki" | "iso";
   /** What a mode that looks possible at first sight is refused with. */
   readonly refused?: { readonly mode: BootMode; readonly code: ErrorCode };
   /** Whether Debian's docker-registry takes these media types. */
@@ -37,6 +39,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 01: the command-line tool's index, one silent manifest for each architecture",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: (parts) => {
       const builder = new ShapeBuilder();
@@ -53,6 +56,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 02: a lone legacy manifest, its architecture in an extra key of the configuration",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: ({ disk, initramfs, kernel, cmdline }) => {
       const builder = new ShapeBuilder();
@@ -78,6 +82,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 03: a virtual machine's disk and a metal machine's network boot in one manifest",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: ({ disk, squashfs, initramfs, kernel, cmdline }) => {
       const builder = new ShapeBuilder();
@@ -96,6 +101,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 04: a disk with a dummy for kernel and initramfs, one blob of zeros in both roles",
     boot: "disk",
+    speaker: "disk",
     refused: { mode: "kernel", code: "BOOT_MODE_IMPOSSIBLE" },
     isPushable: true,
     build: ({ disk }) => {
@@ -114,6 +120,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 05: today's virtualization image, a disk and a command line for another way to boot",
     boot: "disk",
+    speaker: "disk",
     refused: { mode: "kernel", code: "BOOT_MODE_IMPOSSIBLE" },
     isPushable: true,
     build: (parts) => {
@@ -130,6 +137,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 06: today's metal image, no disk and no command line",
     boot: "kernel",
+    speaker: "initramfs",
     refused: { mode: "disk", code: "BOOT_MODE_IMPOSSIBLE" },
     isPushable: true,
     build: ({ squashfs, initramfs, kernel, uki }) => {
@@ -144,6 +152,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 07: kernel and initramfs only, in a plain OCI configuration's manifest",
     boot: "kernel",
+    speaker: "initramfs",
     isPushable: true,
     build: ({ kernel, initramfs }) => {
       const builder = new ShapeBuilder();
@@ -159,6 +168,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 08: a unified kernel image only",
     boot: "uki",
+    speaker: "uki",
     isPushable: true,
     build: ({ uki }) => {
       const builder = new ShapeBuilder();
@@ -173,12 +183,14 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 09: Garden Linux's own index, told apart by canonical names",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: (parts) => gardenLinux(new ShapeBuilder(), parts),
   },
   {
     name: "shape 10: a command line that ends in a newline",
     boot: "kernel",
+    speaker: "initramfs",
     isPushable: true,
     build: ({ kernel, initramfs, cmdline }) => {
       const builder = new ShapeBuilder();
@@ -193,6 +205,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 11: documents that state neither media type nor schema version",
     boot: "kernel",
+    speaker: "initramfs",
     isPushable: false,
     build: ({ kernel, initramfs }) => {
       const builder = new ShapeBuilder();
@@ -210,6 +223,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 12: other spellings of the architectures",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: ({ disk }) => {
       const builder = new ShapeBuilder();
@@ -220,6 +234,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 13: a disk that its producer compressed",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: ({ disk }) => {
       const builder = new ShapeBuilder();
@@ -233,6 +248,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 14: Docker's list and manifest",
     boot: "kernel",
+    speaker: "initramfs",
     isPushable: true,
     build: ({ kernel, initramfs }) => {
       const builder = new ShapeBuilder();
@@ -255,6 +271,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 15: named by tag and digest",
     boot: "kernel",
+    speaker: "initramfs",
     isPushable: true,
     build: ({ kernel, initramfs, cmdline }) => {
       const builder = new ShapeBuilder();
@@ -268,6 +285,7 @@ export const shapes: readonly Shape[] = [
   {
     name: "shape 16: a raw disk that its machine must be able to write",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: (parts) => {
       const builder = new ShapeBuilder();
@@ -279,12 +297,14 @@ export const shapes: readonly Shape[] = [
     name:
       "edition A: the specification's first text, with a manifest type and a command-line layer of its own",
     boot: "disk",
+    speaker: "disk",
     isPushable: false,
     build: (parts) => specified(new ShapeBuilder(), parts, { mediaType: ARTIFACTS, withCmdline: true }),
   },
   {
     name: "edition B: the specification's current text",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: (parts) =>
       specified(new ShapeBuilder(), parts, {
@@ -295,7 +315,36 @@ export const shapes: readonly Shape[] = [
   {
     name: "draft: the variant in the platform, plain layers told by their titles",
     boot: "disk",
+    speaker: "disk",
     isPushable: true,
     build: (parts) => draft(new ShapeBuilder(), parts),
+  },
+  {
+    name: "bare root: a kernel whose root is a file system without partitions",
+    boot: "kernel",
+    speaker: "initramfs",
+    refused: { mode: "disk", code: "BOOT_MODE_IMPOSSIBLE" },
+    isPushable: true,
+    build: ({ kernel, initramfs, fileSystem, cmdline }) => {
+      const builder = new ShapeBuilder();
+      const roles = { rootfs: fileSystem, initramfs, kernel };
+      const { index, choices } = twoArchitectures(builder, roles, { commandLine: cmdline });
+      return builder.finish(index, choices, {
+        layers: [["rootfs", fileSystem], ["initramfs", initramfs], ["kernel", kernel]],
+        commandLine: cmdline,
+      });
+    },
+  },
+  {
+    name: "disc: an ISO image only",
+    boot: "iso",
+    speaker: "iso",
+    refused: { mode: "kernel", code: "BOOT_MODE_IMPOSSIBLE" },
+    isPushable: true,
+    build: ({ iso }) => {
+      const builder = new ShapeBuilder();
+      const { index, choices } = twoArchitectures(builder, { iso });
+      return builder.finish(index, choices, { layers: [["iso", iso]] });
+    },
   },
 ];

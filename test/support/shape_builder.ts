@@ -13,6 +13,8 @@ export type ShapeParts = {
   readonly kernel: Uint8Array;
   readonly initramfs: Uint8Array;
   readonly squashfs: Uint8Array;
+  /** A bare one, that can be written. */
+  readonly fileSystem: Uint8Array;
   readonly uki: Uint8Array;
   readonly iso: Uint8Array;
   readonly cmdline: string;

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { type ImageWish, resolveImage } from "../../../src/agent/resolve_image.ts";
 import { OCI_INDEX, OCI_MANIFEST } from "../../../src/image/media_type.ts";
@@ -24,6 +25,7 @@ const parts: ShapeParts = {
   kernel: bytes(),
   initramfs: bytes(),
   squashfs: bytes(),
+  fileSystem: bytes(),
   uki: bytes(),
   iso: bytes(),
   cmdline: `console=ttyS0 word=${randomWord()}`,
@@ -42,14 +44,28 @@ function resolve(built: BuiltShape, wish: Partial<ImageWish>) {
 }
 
 describe("resolveImage", () => {
-  it("knows shapes 01 to 16, both editions and the draft", () => {
+  it("knows shapes 01 to 16, both editions, the draft and what they leave out", () => {
     const numbers = Array.from({ length: 16 }, (_, i) => `shape ${String(i + 1).padStart(2, "0")}`);
     expect(shapes.map(({ name }) => name.split(":")[0])).toEqual([
       ...numbers,
       "edition A",
       "edition B",
       "draft",
+      "bare root",
+      "disc",
     ]);
+  });
+
+  it("has README's table list every shape, with the test of that name", async () => {
+    const readme = await readFile(new URL("../../../README.md", import.meta.url), "utf8");
+    const [, table = ""] = readme.split("\n## Images it reads\n");
+    const rows = [...table.matchAll(/^\| (.*?) \| .* \| .* \| `(.*)` \|$/gm)].map((
+      [, row, test],
+    ) => [row, test]);
+    expect(rows).toEqual(shapes.map(({ name }) => {
+      const test = name.split(":")[0];
+      return [test?.replace("shape ", ""), test];
+    }));
   });
 
   it.each(shapes)("reads $name", async ({ build }) => {
