@@ -4,9 +4,12 @@ import { toIoError } from "../host/io_error.ts";
 import { LibvirtConnection } from "../libvirt/connection.ts";
 import type { DomainStatus } from "../libvirt/domain_status.ts";
 import { parseMachineId } from "../machine/machine_id.ts";
+import type { MachineRecord } from "../machine/machine_record.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { requireUnused } from "./machine_use.ts";
 import { documentOf } from "./prepare_machine.ts";
 import type { MachineDocument } from "./prepare_document.ts";
+import { verifyMachine } from "./verify_machine.ts";
 
 /** What libvirt says of a machine, in virsh's words; `undefined` is ours for "libvirt does not know it". */
 export type DomainReport = {
@@ -58,48 +61,92 @@ export async function findOwnDomain(
   return status;
 }
 
+export type VerbOptions = { readonly signal?: AbortSignal | undefined };
+
 /** Defines the machine's domain; defining it again replaces it with the same. */
-export async function defineMachine(context: AgentContext, id: string): Promise<DomainReport> {
-  const machine = await requireMachine(context, id);
-  return await withLibvirt(context, async (connection) => {
-    await findOwnDomain(connection, machine);
-    return report(machine, await connection.defineDomain(await readDefinition(machine, machine.domainXml)));
-  });
+export async function defineMachine(
+  context: AgentContext,
+  id: string,
+  options: VerbOptions = {},
+): Promise<DomainReport> {
+  return await holdMachine(
+    context,
+    id,
+    options,
+    async (machine) =>
+      await withLibvirt(context, async (connection) => {
+        await findOwnDomain(connection, machine);
+        return report(
+          machine,
+          await connection.defineDomain(await readDefinition(machine, machine.domainXml)),
+        );
+      }),
+  );
 }
 
-/** Boots the machine, defining it first when libvirt does not know it. One that runs already is left running. */
-export async function startMachine(context: AgentContext, id: string): Promise<DomainReport> {
-  const machine = await requireMachine(context, id);
-  return await withLibvirt(context, async (connection) => {
-    const before = await findOwnDomain(connection, machine);
-    if (before?.id !== null && before !== null) return report(machine, before);
-    if (!before) await connection.defineDomain(await readDefinition(machine, machine.domainXml));
-    await connection.startDomain(machine.id);
-    return report(machine, await connection.findDomain(machine.id));
-  });
+/**
+ * Boots the machine, defining it first when libvirt does not know it. One that runs already is left running.
+ *
+ * @throws {ShimError} CONTENT_CORRUPT when its disk, or what it reads of the image, is no longer what it was made of;
+ *   IN_USE when a QEMU that libvirt does not know runs it
+ */
+export async function startMachine(
+  context: AgentContext,
+  id: string,
+  options: VerbOptions = {},
+): Promise<DomainReport> {
+  return await holdMachine(
+    context,
+    id,
+    options,
+    async (machine, record) =>
+      await withLibvirt(context, async (connection) => {
+        const before = await findOwnDomain(connection, machine);
+        if (before?.id !== null && before !== null) return report(machine, before);
+        await requireUnused(context, { id, uuid: machine.uuid, action: "start" });
+        await verifyMachine(context, record, machine);
+        if (!before) await connection.defineDomain(await readDefinition(machine, machine.domainXml));
+        await connection.startDomain(machine.id);
+        return report(machine, await connection.findDomain(machine.id));
+      }),
+  );
 }
 
 /** Asks the guest to power off. @throws {ShimError} DOMAIN_FAILED when it does not run */
-export async function shutdownMachine(context: AgentContext, id: string): Promise<DomainReport> {
+export async function shutdownMachine(
+  context: AgentContext,
+  id: string,
+  options: VerbOptions = {},
+): Promise<DomainReport> {
   return await changeDomain(
     context,
     id,
+    options,
     async (connection, machine) => await connection.shutdownDomain(machine.id),
   );
 }
 
 /** Cuts the guest's power. @throws {ShimError} DOMAIN_FAILED when it does not run */
-export async function destroyMachine(context: AgentContext, id: string): Promise<DomainReport> {
+export async function destroyMachine(
+  context: AgentContext,
+  id: string,
+  options: VerbOptions = {},
+): Promise<DomainReport> {
   return await changeDomain(
     context,
     id,
+    options,
     async (connection, machine) => await connection.destroyDomain(machine.id),
   );
 }
 
 /** Removes the definition from libvirt; disks stay. @throws {ShimError} IN_USE while the guest runs */
-export async function undefineMachine(context: AgentContext, id: string): Promise<DomainReport> {
-  return await changeDomain(context, id, async (connection, machine, before) => {
+export async function undefineMachine(
+  context: AgentContext,
+  id: string,
+  options: VerbOptions = {},
+): Promise<DomainReport> {
+  return await changeDomain(context, id, options, async (connection, machine, before) => {
     requireInactive(before);
     await connection.undefineDomain(machine.id);
   });
@@ -123,23 +170,44 @@ export function requireInactive(status: DomainStatus): void {
 async function changeDomain(
   context: AgentContext,
   id: string,
+  options: VerbOptions,
   change: (connection: LibvirtConnection, machine: MachineDocument, before: DomainStatus) => Promise<void>,
 ): Promise<DomainReport> {
-  const machine = await requireMachine(context, id);
-  return await withLibvirt(context, async (connection) => {
-    const before = await findOwnDomain(connection, machine);
-    if (!before) {
-      throw new ShimError(
-        "MACHINE_NOT_FOUND",
-        `Cannot find domain "${id}" in libvirt: the machine is prepared but not defined`,
-        {
-          details: { id, remedy: `run: bootshim define ${id}` },
-        },
-      );
-    }
-    await change(connection, machine, before);
-    return report(machine, await connection.findDomain(machine.id));
-  });
+  return await holdMachine(
+    context,
+    id,
+    options,
+    async (machine) =>
+      await withLibvirt(context, async (connection) => {
+        const before = await findOwnDomain(connection, machine);
+        if (!before) {
+          throw new ShimError(
+            "MACHINE_NOT_FOUND",
+            `Cannot find domain "${id}" in libvirt: the machine is prepared but not defined`,
+            {
+              details: { id, remedy: `run: bootshim define ${id}` },
+            },
+          );
+        }
+        await change(connection, machine, before);
+        return report(machine, await connection.findDomain(machine.id));
+      }),
+  );
+}
+
+/** Nobody prepares, releases or starts the machine meanwhile. One that is not there costs no lock file. */
+async function holdMachine<T>(
+  context: AgentContext,
+  id: string,
+  { signal }: VerbOptions,
+  body: (machine: MachineDocument, record: MachineRecord) => Promise<T>,
+): Promise<T> {
+  await requireMachine(context, id);
+  const machineId = parseMachineId(id);
+  return await context.machines.hold(machineId, async () => {
+    const record = await context.machines.read(machineId);
+    return await body(documentOf(record), record);
+  }, { signal });
 }
 
 function report(machine: MachineDocument, status: DomainStatus | null): DomainReport {

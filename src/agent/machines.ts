@@ -1,10 +1,11 @@
 import { ShimError } from "../errors.ts";
 import type { MachineRecord } from "../machine/machine_record.ts";
 import { parseMachineId } from "../machine/machine_id.ts";
-import { inspectImage } from "../qemu/qemu_img.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { findOwnDomain, requireInactive, requireMachine, withLibvirt } from "./domains.ts";
-import type { MachineDisk, MachineDocument } from "./prepare_document.ts";
+import { type DomainReport, findOwnDomain, requireInactive, requireMachine, withLibvirt } from "./domains.ts";
+import { requireUnused } from "./machine_use.ts";
+import type { MachineDocument } from "./prepare_document.ts";
+import { documentOf } from "./prepare_machine.ts";
 
 export type ListedMachine =
   & Pick<
@@ -17,16 +18,46 @@ export type ListedMachine =
 export async function listMachines(context: AgentContext): Promise<ListedMachine[]> {
   const { machines, unreadable } = await context.machines.list();
   for (const { error } of unreadable) context.note(error.message);
-  return machines.map(({ id, uuid, reference, digest, manifestDigest, architecture, createdAt }) => ({
-    id,
-    uuid,
-    reference,
-    digest,
-    manifestDigest,
-    architecture,
-    createdAt,
-    directory: context.machines.directoryOf(parseMachineId(id)),
-  }));
+  return machines.map((record) => listed(context, record));
+}
+
+function listed(context: AgentContext, record: MachineRecord): ListedMachine {
+  const { id, uuid, reference, digest, manifestDigest, architecture, createdAt } = record;
+  const directory = context.machines.directoryOf(parseMachineId(id));
+  return { id, uuid, reference, digest, manifestDigest, architecture, createdAt, directory };
+}
+
+export type ShownMachine = ListedMachine & {
+  /** What was asked for when it was prepared. */
+  readonly wishes: MachineRecord["wishes"];
+  readonly machine: MachineDocument;
+  /** In libvirt's words; `undefined`: libvirt does not know it; null: libvirt does not answer. */
+  readonly state: DomainReport["state"] | null;
+};
+
+/** Everything about one machine. @throws {ShimError} REQUEST_INVALID, MACHINE_NOT_FOUND, CACHE_LAYOUT_INVALID */
+export async function showMachine(context: AgentContext, id: string): Promise<ShownMachine> {
+  const record = await context.machines.read(parseMachineId(id));
+  const machine = documentOf(record);
+  return {
+    ...listed(context, record),
+    wishes: record.wishes,
+    machine,
+    state: await stateOf(context, machine),
+  };
+}
+
+async function stateOf(context: AgentContext, machine: MachineDocument): Promise<ShownMachine["state"]> {
+  try {
+    return await withLibvirt(
+      context,
+      async (connection) => (await findOwnDomain(connection, machine))?.state ?? "undefined",
+    );
+  } catch (error) {
+    if (!(error instanceof ShimError) || error.code === "CANCELLED") throw error;
+    context.note(`libvirt does not tell its state: ${error.message}`);
+    return null;
+  }
 }
 
 /**
@@ -41,56 +72,51 @@ export async function releaseMachine(
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ id: string }> {
   const machineId = parseMachineId(id);
-  const machine = await readUnlessDamaged(context, id);
-  await undefineIfKnown(context, { id, machine });
-  for (const disk of machine?.disks ?? []) if (!disk.readOnly) await requireUnused(id, disk);
-  await context.machines.remove(machineId, options);
-  return { id };
+  // One that is not there costs no lock file; and whoever runs it may hold it as long as it runs.
+  const before = await readUnlessDamaged(context, id, () => {});
+  await requireUnused(context, { id, uuid: before?.uuid ?? null, action: "release" });
+  return await context.machines.hold(machineId, async (held) => {
+    const machine = await readUnlessDamaged(context, id, context.note);
+    await undefineIfKnown(context, { id, machine });
+    await held.remove();
+    return { id };
+  }, options);
 }
 
 /** Null for a machine that is there, but whose record cannot be read. */
-async function readUnlessDamaged(context: AgentContext, id: string): Promise<MachineDocument | null> {
+async function readUnlessDamaged(
+  context: AgentContext,
+  id: string,
+  note: (message: string) => void,
+): Promise<MachineDocument | null> {
   try {
     return await requireMachine(context, id);
   } catch (error) {
     if (!(error instanceof ShimError) || error.code !== "CACHE_LAYOUT_INVALID") throw error;
-    context.note(error.message);
+    note(error.message);
     return null;
   }
 }
 
 type Known = { readonly id: string; readonly machine: MachineDocument | null };
 
-/** A host without libvirt can have no definition; a guest that QEMU runs directly is found by {@link requireUnused}. */
+/** A host without libvirt can have no definition; a guest that QEMU runs without it is found all the same. */
 async function undefineIfKnown(context: AgentContext, { id, machine }: Known): Promise<void> {
   try {
     await withLibvirt(context, async (connection) => {
       // Without a record nobody knows whose the domain of that name is: it may hold the folder, but is not ours to undefine.
       const status = machine ? await findOwnDomain(connection, machine) : await connection.findDomain(id);
-      if (!status) return;
-      requireInactive(status);
-      if (machine) await connection.undefineDomain(id);
+      if (status) requireInactive(status);
+      await requireUnused(context, { id, uuid: machine?.uuid ?? null, action: "release" });
+      if (status && machine) await connection.undefineDomain(id);
     });
   } catch (error) {
     const isAbsent = error instanceof ShimError &&
       (error.code === "HYPERVISOR_UNAVAILABLE" || error.code === "HYPERVISOR_LIBRARY_MISSING");
     if (!isAbsent) throw error;
+    await requireUnused(context, { id, uuid: machine?.uuid ?? null, action: "release" });
     context.note(
       `libvirt does not answer, so a definition of machine "${id}" may be left there: ${error.message}`,
     );
-  }
-}
-
-/** QEMU locks the disks it writes; qemu-img asks for that lock. A disk that is missing or broken is in nobody's use. */
-async function requireUnused(id: string, { path, format }: MachineDisk): Promise<void> {
-  try {
-    await inspectImage(path, { format });
-  } catch (error) {
-    if (!(error instanceof ShimError) || error.code !== "QEMU_FAILED") throw error;
-    if (!/Failed to get (?:shared )?"\w[\w ]*" lock/.test(error.message)) return;
-    throw new ShimError("IN_USE", `Cannot release machine "${id}": a running QEMU holds its disk "${path}"`, {
-      cause: error,
-      details: { id, path, remedy: "stop that guest first" },
-    });
   }
 }

@@ -3,8 +3,12 @@ import type { AgentContext } from "./agent_context.ts";
 import { withSource } from "./open_source.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
 import type { PrepareDocument } from "./prepare_document.ts";
-import { type MachineWishes, prepareMachine } from "./prepare_machine.ts";
-import type { OperationOptions } from "./progress.ts";
+import {
+  type MachineOptions,
+  type MachineWishes,
+  prepareMachine,
+  requireMachineWishes,
+} from "./prepare_machine.ts";
 import { type PulledImage, pullResolved } from "./pull_image.ts";
 import { type ImageWish, resolveImage } from "./resolve_image.ts";
 
@@ -20,8 +24,9 @@ export type PrepareWish = ImageWish & BootWishes & { readonly machine: MachineWi
 export async function prepare(
   context: AgentContext,
   wish: PrepareWish,
-  options: OperationOptions = {},
+  options: MachineOptions = {},
 ): Promise<PrepareDocument> {
+  if (wish.machine) requireMachineWishes(wish.machine);
   options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
   const pulled = await withSource(context, wish, async (source) => {
     const image = await resolveImage(context, wish, { source, signal: options.signal });

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import { ShimError } from "../errors.ts";
 import { canHoldSockets } from "../hypervisor/check_domain.ts";
+import { requireMachineSize, requireUuid } from "../hypervisor/check_domain.ts";
 import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts";
 import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
@@ -12,6 +13,7 @@ import { describeIssues } from "../image/json_document.ts";
 import { copyFileSparsely, writeNewFile } from "../machine/disk_file.ts";
 import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
+import type { HeldMachine } from "../machine/held_machine.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { chooseAcceleration, chooseFirmware, requireFirmware } from "./host_facts.ts";
 import { type EmptyDiskWish, makeEmptyDisks } from "./empty_disks.ts";
@@ -49,6 +51,13 @@ export function fragmentName(fragment: Fragment): string {
   return `${fragment}.xml`;
 }
 
+export type MachineOptions = OperationOptions & {
+  /** The machine, when the caller holds it already. */
+  readonly held?: HeldMachine;
+  /** The machine lives no longer than the caller holds it. */
+  readonly isThrownAway?: boolean;
+};
+
 const DOMAIN_XML_NAME = "domain.xml";
 const CONSOLE_LOG_NAME = "console.log";
 const NVRAM_NAME = "nvram.fd";
@@ -63,20 +72,30 @@ const NVRAM_NAME = "nvram.fd";
 export async function prepareMachine(
   context: AgentContext,
   parts: Parts,
-  options: OperationOptions,
+  options: MachineOptions,
 ): Promise<MachineDocument> {
   const id = parseMachineId(parts.machine.id);
   checkProvisioning(parts.machine.provisioning);
   const wishes = recordedWishes(parts);
-  const { record } = await context.machines.create(
-    id,
-    async (directory) => await buildMachine(context, { ...parts, id, directory, options }),
-    {
-      signal: options.signal,
-    },
-  );
+  const build = async (directory: string) =>
+    await buildMachine(context, { ...parts, id, directory, options });
+  const create = async (held: HeldMachine) =>
+    await held.create(build, { isUuidGiven: parts.machine.uuid !== null });
+  const { held, signal } = options;
+  const { record } = await (held ? create(held) : context.machines.hold(id, create, { signal }));
   if (!sameWishes(record.wishes, wishes)) throw conflict(id, record.wishes, wishes);
   return documentOf(record);
+}
+
+/**
+ * Refuses before any transfer what no image can make right.
+ *
+ * @throws {ShimError} REQUEST_INVALID
+ */
+export function requireMachineWishes(machine: MachineWishes): void {
+  parseMachineId(machine.id);
+  if (machine.uuid !== null) requireUuid(machine.uuid);
+  requireMachineSize(machine);
 }
 
 /**
@@ -119,16 +138,30 @@ function recordedWishes({ pulled, wish, machine }: Parts): MachineRecord["wishes
 }
 
 function conflict(id: MachineId, before: MachineRecord["wishes"], now: MachineRecord["wishes"]): ShimError {
-  const differing = Object.keys(now).filter((key) =>
-    JSON.stringify(before[key]) !== JSON.stringify(now[key])
+  const differing = Object.keys({ ...before, ...now }).filter((key) =>
+    !sameWishes({ value: before[key] ?? null }, { value: now[key] ?? null })
   );
+  const [was, is] = [before["manifestDigest"], now["manifestDigest"]];
+  const moved = was === is
+    ? ""
+    : `: it was made from manifest ${String(was)}, the reference now means ${String(is)}`;
   return new ShimError(
     "CONFLICT",
-    `Cannot prepare machine "${id}": it exists with another ${differing.join(", ")}`,
+    `Cannot prepare machine "${id}": it exists with another ${differing.join(", ")}${moved}`,
     {
-      details: { id, differing, remedy: `choose another id, or give it up with: bootshim release ${id}` },
+      details: {
+        id,
+        differing,
+        before: pick(before, differing),
+        now: pick(now, differing),
+        remedy: `choose another id, or give it up with: bootshim release ${id}`,
+      },
     },
   );
+}
+
+function pick(wishes: MachineRecord["wishes"], keys: readonly string[]): MachineRecord["wishes"] {
+  return Object.fromEntries(keys.map((key) => [key, wishes[key] ?? null]));
 }
 
 /** Beside a CD there is a disk to install to when one is wished for; else the image's own. */
@@ -141,7 +174,7 @@ async function makeBootDisks({ boot, machine }: Building, place: DiskPlace): Pro
 type Building = Parts & {
   readonly id: MachineId;
   readonly directory: string;
-  readonly options: OperationOptions;
+  readonly options: MachineOptions;
 };
 
 async function buildMachine(context: AgentContext, building: Building): Promise<MachineRecord> {
@@ -215,6 +248,25 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
       ...disks.filter((disk) => !disk.readOnly).map((disk) => disk.path.slice(place.length + 1)),
       ...(hasNvram ? [NVRAM_NAME] : []),
     ],
+    uses: usedLayers(pulled, boot, disks),
+    isThrownAway: options.isThrownAway ?? false,
     document,
   };
+}
+
+/** A disk that is the machine's own whole copy needs its layer no more. */
+function usedLayers(
+  { layers }: PulledImage,
+  boot: PreparedBoot,
+  disks: readonly MachineDisk[],
+): MachineRecord["uses"] {
+  const roles = new Set<string>(
+    disks.filter(({ method }) => method === "overlay" || method === "shared").map(({ role }) => role),
+  );
+  for (const role of ["kernel", "initramfs", "uki", "iso"] as const) if (boot[role] !== null) roles.add(role);
+  return layers.filter(({ role }) => roles.has(role)).map(({ descriptor }) => ({
+    mediaType: descriptor.mediaType,
+    digest: descriptor.digest,
+    sizeBytes: descriptor.sizeBytes,
+  }));
 }

@@ -35,20 +35,37 @@ export async function run(
   options: RunOptions,
 ): Promise<PrepareDocument> {
   const id = parseMachineId(`run-${randomBytes(6).toString("hex")}`);
-  const document = await prepare(context, { ...wish, machine: { ...wish.machine, id } }, options);
-  const { machine } = document;
-  if (!machine) throw new ShimError("INTERNAL", `Cannot run machine "${id}": prepare gave none`);
-  try {
-    options.onPrepared?.(document);
-    await runQemu(machine.qemuCommand, {
-      stdin: wish.stdin,
-      onConsole: options.onConsole,
-      timeoutMs: wish.timeoutMs,
-      signal: options.signal,
-      ...(wish.isKept ? { consoleLogPath: `${machine.directory}/console.log` } : {}),
+  // What earlier runs left, because they were killed.
+  await context.machines.sweep();
+  // Held as long as the guest runs: whoever can take it knows that this run is over.
+  return await context.machines.hold(id, async (held) => {
+    const document = await prepare(context, { ...wish, machine: { ...wish.machine, id } }, {
+      ...options,
+      held,
+      isThrownAway: !wish.isKept,
     });
+    try {
+      await runPrepared(document, wish, options);
+    } finally {
+      if (!wish.isKept) await held.remove();
+    }
     return document;
-  } finally {
-    if (!wish.isKept) await context.machines.remove(id);
-  }
+  }, { signal: options.signal });
+}
+
+async function runPrepared(
+  document: PrepareDocument,
+  { isKept, stdin, timeoutMs }: RunWish,
+  options: RunOptions,
+): Promise<void> {
+  const { machine } = document;
+  if (!machine) throw new ShimError("INTERNAL", "Cannot run the image: prepare gave no machine");
+  options.onPrepared?.(document);
+  await runQemu(machine.qemuCommand, {
+    stdin,
+    onConsole: options.onConsole,
+    timeoutMs,
+    signal: options.signal,
+    ...(isKept ? { consoleLogPath: `${machine.directory}/console.log` } : {}),
+  });
 }

@@ -94,19 +94,41 @@ export function renderOverlay({ backingPath, backingFormat, virtualSizeBytes }: 
   };
 }
 
+/** What a machine's qcow2 disk says of itself. */
+export type DiskLinks = {
+  /** The one other file it reads; null when it stands alone. */
+  readonly backing: { readonly path: string; readonly format: DiskFormat } | null;
+  readonly virtualSizeBytes: number;
+};
+
 /**
- * Reads what an overlay says of itself, opening nothing else: whoever ran a guest on it may have been able to write
- * into it, and every program that opens it as qcow2 opens what its header names.
+ * Reads what a machine's qcow2 disk says of itself, opening nothing else: whoever ran a guest on it may have been able
+ * to write into it, and every program that opens it as qcow2 opens what its header names.
  *
  * @param head its first {@link OVERLAY_HEAD_BYTES}, or all of it
- * @throws {ShimError} CONTENT_CORRUPT when it is no sound overlay, or may hold data anywhere but in itself and its base
+ * @throws {ShimError} CONTENT_CORRUPT when it is no sound disk, or may hold data anywhere but in itself and its base
  */
-export function readOverlay(head: Uint8Array): Overlay {
+export function readDiskLinks(head: Uint8Array): DiskLinks {
   const fields = new Fields(head);
   const u32 = (at: number) => fields.u32be(at) ?? corrupt("it ends within its header");
   const u64 = (at: number) => fields.u64be(at) ?? corrupt("it ends within its header");
-  if (!fields.has(0, "QFI\xfb") || u32(4) !== 3) corrupt("it is not a qcow2 file of version 3");
+  const version = u32(4);
+  if (!fields.has(0, "QFI\xfb") || (version !== 2 && version !== 3)) {
+    corrupt("it is not a qcow2 file of version 2 or 3");
+  }
   if (u32(32) !== 0) corrupt("it is encrypted");
+  if (version === 3) checkFeatures(fields, u32);
+  const format = readExtensions(fields, u32, version === 3 ? u32(100) : 72);
+  const [offset, length] = [u64(8), u32(16)];
+  if (offset === 0) return { backing: null, virtualSizeBytes: u64(24) };
+  if (format === undefined) corrupt("it does not state its base's format");
+  if (length > MAX_PATH_BYTES || offset + length > Math.min(head.length, OVERLAY_HEAD_BYTES)) {
+    corrupt("its base's name lies outside its header");
+  }
+  return { backing: { path: decode(fields.slice(offset, length)), format }, virtualSizeBytes: u64(24) };
+}
+
+function checkFeatures(fields: Fields, u32: (at: number) => number): void {
   if ((u32(76) & 2) !== 0) corrupt("QEMU marked it corrupt");
   // Bit 0, dirty, is QEMU's own after a crash, which it mends; bit 3 states the compression.
   if (u32(72) !== 0 || (u32(76) & ~0b1001) !== 0) {
@@ -114,21 +136,18 @@ export function readOverlay(head: Uint8Array): Overlay {
   }
   // Raw external data: QEMU ignores it without a data file, others may not.
   if ((u32(92) & 2) !== 0) corrupt("it says that its data is elsewhere");
-  const backingFormat = readExtensions(u32, fields);
-  const [offset, length] = [u64(8), u32(16)];
-  if (offset === 0) corrupt("it names no base");
-  if (length > MAX_PATH_BYTES || offset + length > Math.min(head.length, OVERLAY_HEAD_BYTES)) {
-    corrupt("its base's name lies outside its header");
-  }
-  return { backingPath: decode(fields.slice(offset, length)), backingFormat, virtualSizeBytes: u64(24) };
 }
 
-/** @returns the backing format, which must be stated */
-function readExtensions(u32: (at: number) => number, fields: Fields): DiskFormat {
+/** @returns the format of the base, where it is stated */
+function readExtensions(
+  fields: Fields,
+  u32: (at: number) => number,
+  startByte: number,
+): DiskFormat | undefined {
   let found: DiskFormat | undefined;
-  for (let at = u32(100); at + 8 <= OVERLAY_HEAD_BYTES;) {
+  for (let at = startByte; at + 8 <= OVERLAY_HEAD_BYTES;) {
     const [type, sizeBytes] = [u32(at), u32(at + 4)];
-    if (type === EXTENSION_END) return found ?? corrupt("it does not state its base's format");
+    if (type === EXTENSION_END) return found;
     if (type === EXTENSION_BACKING_FORMAT) {
       const format = decode(fields.slice(at + 8, sizeBytes));
       if (format !== "raw" && format !== "qcow2") corrupt(`its base's format is ${JSON.stringify(format)}`);
@@ -150,7 +169,7 @@ function decode(bytes: Uint8Array): string {
 }
 
 function corrupt(why: string): never {
-  throw new ShimError("CONTENT_CORRUPT", `Cannot use the overlay: ${why}`);
+  throw new ShimError("CONTENT_CORRUPT", `Cannot use the qcow2 disk: ${why}`);
 }
 
 function invalid(why: string): ShimError {

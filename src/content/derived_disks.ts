@@ -63,6 +63,11 @@ export class DerivedDisks {
     this.#fileSystem = fileSystem;
   }
 
+  /** Where a layer's disk lies or would lie, absolute. Says nothing about whether it is there: see {@link find}. */
+  pathOf(digest: Digest): string {
+    return this.#pathsOf(digest).disk;
+  }
+
   /**
    * The disk unpacked from a layer, if it is there and usable: complete, a regular file of ours with the right size,
    * writable by nobody else. Its bytes are not hashed. To be asked on every use; group and bits are put right.

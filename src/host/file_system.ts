@@ -8,6 +8,7 @@
 import { constants, type Stats } from "node:fs";
 import * as nodeFs from "node:fs/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
+import { isLocked } from "./record_lock.ts";
 import { reflink } from "./reflink.ts";
 
 /**
@@ -51,6 +52,8 @@ export interface OpenFile {
   chown(ownerId: number, groupId: number): Promise<void>;
   /** fsync(2). A failure is final: the kernel may have dropped the pages, so a second call proves nothing. */
   sync(): Promise<void>;
+  /** Whether somebody holds a lock of fcntl(2) on any part of it, as QEMU does on its disks; a lock of ours counts, too. */
+  isLocked(): Promise<boolean>;
   status(): Promise<FileStatus>;
   /** Sets the times of last access and change to now. */
   touch(): Promise<void>;
@@ -138,6 +141,7 @@ function toOpenFile(file: nodeFs.FileHandle): OpenFile {
     chmod: (mode) => file.chmod(mode),
     chown: (ownerId, groupId) => file.chown(ownerId, groupId),
     sync: () => file.sync(),
+    isLocked: () => isLocked(file.fd),
     status: async () => toStatus(await file.stat()),
     touch: () => file.utimes(new Date(), new Date()),
     close: () => file.close(),

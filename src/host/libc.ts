@@ -3,6 +3,8 @@ import { constants as osConstants } from "node:os";
 /** Calls that only libc has. Each gives its result, or throws an errno error. */
 type Libc = {
   ioctl(fd: number, request: number, argument: number): void;
+  /** @param lock a `struct flock`, which the call changes */
+  fcntl(fd: number, command: number, lock: Uint8Array): void;
   /** @returns the new offset */
   lseek(fd: number, offsetBytes: number, whence: number): number;
 };
@@ -21,6 +23,8 @@ async function load(): Promise<Libc> {
   const library = koffi.load(null);
   // int ioctl(int fd, unsigned long request, ...); the argument is a descriptor here. Nothing to free.
   const ioctl = library.func("int ioctl(int fd, unsigned long request, ...)");
+  // int fcntl(int fd, int op, ...); the argument points to a struct flock, which libc reads and writes during the call.
+  const fcntl = library.func("int fcntl(int fd, int op, ...)");
   // off_t lseek(int fd, off_t offset, int whence), 64 bits on every system we run on.
   const lseek = library.func("int64_t lseek(int fd, int64_t offset, int whence)");
   const checked = (call: string, result: unknown): number => {
@@ -30,6 +34,7 @@ async function load(): Promise<Libc> {
   };
   return {
     ioctl: (fd, request, argument) => void checked("ioctl", ioctl(fd, request, "int", argument)),
+    fcntl: (fd, command, lock) => void checked("fcntl", fcntl(fd, command, "void *", lock)),
     lseek: (fd, offsetBytes, whence) => checked("lseek", lseek(fd, offsetBytes, whence)),
   };
 }

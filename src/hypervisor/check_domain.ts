@@ -27,8 +27,7 @@ const MAX_DISKS = 26;
 export function checkDomainDefinition(definition: DomainDefinition): DomainDefinition {
   requireMachineId(definition.name);
   requireUuid(definition.uuid);
-  requireCount("memory in MiB", definition.memoryMib);
-  requireCount("number of CPUs", definition.cpus);
+  requireMachineSize(definition);
   requirePath("console log", definition.consoleLogPath);
   if (definition.ignitionPath !== null) requirePath("Ignition", definition.ignitionPath);
   requireRuntimeDirectory(definition);
@@ -53,6 +52,18 @@ export function requireUuid(uuid: string): string {
   throw invalid(
     `Cannot use uuid ${quote(uuid)}: must be 32 lower-case hexadecimal digits in groups of 8-4-4-4-12`,
   );
+}
+
+/** Beyond any machine that QEMU runs: what is asked for is a slip, and better told before anything is transferred. */
+const MAX_MEMORY_MIB = 16 * 1024 * 1024;
+const MAX_CPUS = 512;
+
+/** @throws {ShimError} REQUEST_INVALID unless memory and processors are whole, and what a machine can have */
+export function requireMachineSize(
+  { memoryMib, cpus }: Pick<DomainDefinition, "memoryMib" | "cpus">,
+): void {
+  requireCount("memory in MiB", memoryMib, MAX_MEMORY_MIB);
+  requireCount("number of CPUs", cpus, MAX_CPUS);
 }
 
 function requireBoot(boot: DomainBoot, { architecture, disks }: DomainDefinition): void {
@@ -150,9 +161,11 @@ export function canHoldSockets(directory: string): boolean {
   return new TextEncoder().encode(`${directory}/agent.sock`).length <= 107;
 }
 
-function requireCount(what: string, count: number): void {
-  if (Number.isSafeInteger(count) && count >= 1) return;
-  throw invalid(`Cannot define domain: ${what} is "${count}", must be a positive integer`);
+function requireCount(what: string, count: number, limit: number): void {
+  if (!Number.isSafeInteger(count) || count < 1) {
+    throw invalid(`Cannot define domain: ${what} is "${count}", must be a positive integer`);
+  }
+  if (count > limit) throw invalid(`Cannot define domain: ${what} is ${count}, must be at most ${limit}`);
 }
 
 function invalid(message: string): ShimError {

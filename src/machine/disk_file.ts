@@ -1,5 +1,12 @@
 import { constants } from "node:fs";
-import { type Overlay, OVERLAY_HEAD_BYTES, readOverlay, renderOverlay } from "../boot/qcow2_overlay.ts";
+import type { DiskFormat } from "../boot/prepared_boot.ts";
+import {
+  type DiskLinks,
+  type Overlay,
+  OVERLAY_HEAD_BYTES,
+  readDiskLinks,
+  renderOverlay,
+} from "../boot/qcow2_overlay.ts";
 import { ShimError } from "../errors.ts";
 import { copySparsely } from "../host/copy_sparsely.ts";
 import {
@@ -9,7 +16,7 @@ import {
   READ_EXISTING,
   withOpenFile,
 } from "../host/file_system.ts";
-import { withIoErrors } from "../host/io_error.ts";
+import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { isReflinkUnsupported } from "../host/reflink.ts";
 
 type MakeOptions = { readonly fileSystem: FileSystem; readonly signal?: AbortSignal | undefined };
@@ -119,39 +126,53 @@ export async function writeEmptyFile(path: string, sizeBytes: number, fileSystem
   });
 }
 
-/**
- * Checks that an overlay still is what it was made as, one level above its base: for whoever is about to hand it to a
- * guest again. Opens nothing that it names.
- *
- * @throws {ShimError} CONTENT_CORRUPT when anything differs, or it is no regular file; BUSY, IO_ERROR
- */
-export async function verifyOverlayFile(
-  path: string,
-  expected: Overlay,
-  fileSystem: FileSystem,
-): Promise<void> {
-  const found = await withIoErrors(
-    { action: "read overlay", path },
-    async () =>
-      await withOpenFile(path, { flags: READ_EXISTING, fileSystem }, async (file) => {
-        if ((await file.status()).kind !== "file") throw differs(path, "it is no regular file");
-        const head = new Uint8Array(OVERLAY_HEAD_BYTES);
-        return readOverlay(head.subarray(0, await file.read(head, 0)));
-      }),
-  );
-  const keys = ["backingPath", "backingFormat", "virtualSizeBytes"] as const;
-  const differing = keys.filter((key) => found[key] !== expected[key]);
-  if (differing.length === 0) return;
-  const why = differing.map((key) =>
-    `its ${key} is ${JSON.stringify(found[key])}, must be ${JSON.stringify(expected[key])}`
-  );
-  throw differs(path, why.join("; "));
-}
+/** A machine's own disk, as its record has it. */
+export type OwnDisk = DiskLinks & { readonly path: string; readonly format: DiskFormat };
 
-function differs(path: string, why: string): ShimError {
-  return new ShimError("CONTENT_CORRUPT", `Cannot use overlay "${path}": ${why}`, {
+/**
+ * Checks that a disk still is what it was made as: for whoever is about to hand it to a guest again. Opens nothing that
+ * it names, and looks at a raw disk's size only: what a guest writes into it means nothing.
+ *
+ * @throws {ShimError} CONTENT_CORRUPT when it is missing, cut off, no regular file, or its header says other things than
+ *   the record; BUSY, IO_ERROR
+ */
+export async function verifyDiskFile(disk: OwnDisk, fileSystem: FileSystem): Promise<void> {
+  const { path, format } = disk;
+  const differing = await withIoErrors({ action: "read disk", path }, async () => {
+    try {
+      return await withOpenFile(path, { flags: READ_EXISTING, fileSystem }, async (file) => {
+        const { kind, sizeBytes } = await file.status();
+        if (kind !== "file") return "it is no regular file";
+        if (format === "raw") return compareSize(sizeBytes, disk);
+        const head = new Uint8Array(OVERLAY_HEAD_BYTES);
+        return compareLinks(readDiskLinks(head.subarray(0, await file.read(head, 0))), disk);
+      });
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return "it is missing";
+      if (errnoOf(error) === "ELOOP") return "it is a symbolic link";
+      // The parser does not know whose header it read.
+      if (error instanceof ShimError && error.code === "CONTENT_CORRUPT") return error.message;
+      throw error;
+    }
+  });
+  if (differing === undefined) return;
+  throw new ShimError("CONTENT_CORRUPT", `Cannot use disk "${path}": ${differing}`, {
     details: { path, remedy: "release the machine and prepare it again" },
   });
+}
+
+function compareSize(sizeBytes: number, { virtualSizeBytes }: OwnDisk): string | undefined {
+  if (sizeBytes >= virtualSizeBytes) return undefined;
+  return `it has ${sizeBytes} bytes, must have ${virtualSizeBytes}`;
+}
+
+function compareLinks(found: DiskLinks, expected: DiskLinks): string | undefined {
+  const say = ({ backing, virtualSizeBytes }: DiskLinks) =>
+    `${virtualSizeBytes} bytes, ${
+      backing === null ? "no base" : `the base ${JSON.stringify(backing.path)} in ${backing.format}`
+    }`;
+  if (say(found) === say(expected)) return undefined;
+  return `it says ${say(found)}; must say ${say(expected)}`;
 }
 
 type Copying<T> = Pick<CopyOptions, "fileSystem" | "mayFollow"> & {

@@ -35,6 +35,10 @@ const recordJson = z.strictObject({
   wishes: z.record(z.string(), opaqueJson),
   /** Files of the directory that the guest writes: its disks and NVRAM. All others are read-only. */
   writableFiles: z.array(fileName),
+  /** Layers of the image that the machine reads as long as it lives: its kernel, its disk's base. The cache keeps them. */
+  uses: z.array(z.strictObject({ mediaType: z.string(), digest, sizeBytes: z.int().min(0) })),
+  /** Made for one run of one process, and nobody's when that process is gone. */
+  isThrownAway: z.boolean().default(false),
   /** What `prepare` answered for this machine; opaque here. */
   document: opaqueJson,
 });

@@ -9,25 +9,22 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { ShimError } from "../errors.ts";
-import { type Access, setAccess, syncDirectory, writeDurably } from "../host/durable.ts";
-import {
-  type FileStatus,
-  type FileSystem,
-  nodeFileSystem,
-  READ_EXISTING,
-  withOpenFile,
-} from "../host/file_system.ts";
+import { syncDirectory } from "../host/durable.ts";
+import { type FileStatus, type FileSystem, nodeFileSystem } from "../host/file_system.ts";
 import { withLock } from "../host/flock.ts";
 import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { ensurePrivateDirectory } from "../host/private_directory.ts";
 import { removeTree } from "../host/remove_tree.ts";
 import { lockDirectoryOf, openRootDirectory } from "../host/root_directory.ts";
+import type { Build, CreateRules, HeldMachine, HoldOptions } from "./held_machine.ts";
+import { findLockedFile } from "./locked_file.ts";
 import { isMachineId, type MachineId } from "./machine_id.ts";
 import { type MachineRecord, parseMachineRecord } from "./machine_record.ts";
+import { invalidRecord, readRecordFile } from "./record_file.ts";
+import { RECORD_NAME, sealMachine, sharedAccess } from "./seal_machine.ts";
 
-const RECORD_NAME = "machine.json";
-/** A record holds a definition and a few disks; this bounds what a damaged one can cost. */
-const MAX_RECORD_BYTES = 1024 * 1024;
+/** What a machine is called while it is being made or removed. */
+const LEFTOVER = /^\.(.+)\.(?:new|old)-[0-9a-f]{16}$/;
 /** Building may copy a disk, and the second caller for one id waits for the first. */
 const LOCK_TIMEOUT_MS = 300_000;
 
@@ -74,7 +71,7 @@ export class MachineStore {
   static async open(options: MachineStoreOptions): Promise<MachineStore> {
     const root = resolve(options.rootDirectory);
     const store = new MachineStore(root, options);
-    const access = { ...store.#shared(0o750), fileSystem: store.#fileSystem };
+    const access = { ...sharedAccess(0o750, options.groupId), fileSystem: store.#fileSystem };
     await openRootDirectory(root, access);
     await ensurePrivateDirectory(store.#machines, access);
     return store;
@@ -88,45 +85,126 @@ export class MachineStore {
   }
 
   /**
-   * Makes a machine, once: `build` fills a directory of its own with regular files and gives the record,
-   * which names them by the paths they will have under {@link directoryOf}. They become group QEMU's,
-   * read-only where the record says so, and are fsynced; then the directory gets its name. A failure or crash
-   * at any point leaves no machine.
+   * Runs `body` while nobody else can change or start this machine, in any process. Not to be nested for one id.
    *
-   * @returns the record, and whether this call made it; one that exists is the caller's to compare
-   * @throws {ShimError} CONFLICT when something that is no machine is in the place; CACHE_LAYOUT_INVALID when
-   *   the existing record cannot be read; LOCK_TIMEOUT, CANCELLED, NO_SPACE, BUSY, IO_ERROR; what `build`
-   *   throws passes
+   * @throws {ShimError} LOCK_TIMEOUT, CANCELLED, NO_SPACE, BUSY, IO_ERROR; what `body` throws passes
    */
+  async hold<T>(
+    id: MachineId,
+    body: (held: HeldMachine) => Promise<T>,
+    options: HoldOptions = {},
+  ): Promise<T> {
+    const lock = {
+      mode: "exclusive",
+      timeoutMs: options.timeoutMs ?? LOCK_TIMEOUT_MS,
+      signal: options.signal,
+      fileSystem: this.#fileSystem,
+    } as const;
+    return await withIoErrors(
+      { action: `change machine "${id}"`, path: this.directoryOf(id) },
+      () =>
+        withLock(join(this.#locks, `machine-${id}`), lock, () =>
+          body({
+            create: (build, rules) => this.#create(id, build, rules),
+            remove: () => this.#remove(id),
+          })),
+    );
+  }
+
+  /** {@link HeldMachine.create} under {@link hold}. */
   async create(
     id: MachineId,
-    build: (directory: string) => Promise<MachineRecord>,
-    options: { readonly signal?: AbortSignal | undefined } = {},
+    build: Build,
+    options: HoldOptions = {},
   ): Promise<{ record: MachineRecord; created: boolean }> {
-    return await this.#locked(id, options.signal, async () => {
-      await this.#sweep(id);
-      const status = await this.#statusOf(id);
-      if (status !== undefined) {
-        if (status.kind !== "directory") throw this.#conflict(id);
-        return { record: await this.#readForCreate(id), created: false };
-      }
-      const directory = join(this.#machines, `.${id}.new-${randomBytes(8).toString("hex")}`);
+    return await this.hold(id, (held) => held.create(build), options);
+  }
+
+  /** {@link HeldMachine.remove} under {@link hold}. */
+  async remove(id: MachineId, options: HoldOptions = {}): Promise<void> {
+    await this.hold(id, (held) => held.remove(), options);
+  }
+
+  /** As `findLockedFile`, in a machine's directory. */
+  async findLockedFile(id: MachineId): Promise<string | null> {
+    return await findLockedFile(this.directoryOf(id), this.#fileSystem);
+  }
+
+  /**
+   * Removes what killed processes left: directories that were being made or removed, and machines thrown away whose
+   * process is gone. Whoever can take a machine's lock knows that nobody else has it; what is held is left alone.
+   *
+   * @returns the ids of machines that were removed
+   * @throws {ShimError} NO_SPACE, BUSY, IO_ERROR
+   */
+  async sweep(): Promise<MachineId[]> {
+    const removed: MachineId[] = [];
+    const names = await withIoErrors(
+      { action: "list machines", path: this.#machines },
+      () => this.#fileSystem.readdir(this.#machines),
+    );
+    const thrownAway = (await this.list()).machines.filter((record) => record.isThrownAway).map(({ id }) =>
+      id
+    );
+    const left = names.map((name) => LEFTOVER.exec(name)?.[1] ?? "").filter(isMachineId);
+    for (const id of new Set([...left, ...thrownAway.filter(isMachineId)])) {
       try {
-        await this.#fileSystem.mkdir(directory, 0o700);
-        const record = parseMachineRecord(await build(directory), `the record of machine "${id}"`);
-        if (record.id !== id) {
-          throw new TypeError(`build gave a record of "${record.id}" for machine "${id}"`);
-        }
-        await this.#seal(directory, record);
-        await this.#fileSystem.rename(directory, this.directoryOf(id));
-        await syncDirectory(this.#machines, this.#fileSystem);
-        return { record, created: true };
+        await this.hold(id, async (held) => {
+          await this.#sweep(id);
+          // It may have been released meanwhile.
+          if (!thrownAway.includes(id) || await this.#statusOf(id) === undefined) return;
+          await held.remove();
+          removed.push(id);
+        }, { timeoutMs: 0 });
       } catch (error) {
-        // The first failure is the one to tell; what even now stays behind is swept by the next call for this
-        // id.
-        await removeTree(directory, this.#fileSystem).catch(() => {});
-        throw error;
+        if (!(error instanceof ShimError) || error.code !== "LOCK_TIMEOUT") throw error;
       }
+    }
+    return removed;
+  }
+
+  async #create(
+    id: MachineId,
+    build: Build,
+    { isUuidGiven = false }: CreateRules = {},
+  ): Promise<{ record: MachineRecord; created: boolean }> {
+    await this.#sweep(id);
+    const status = await this.#statusOf(id);
+    if (status !== undefined) {
+      if (status.kind !== "directory") throw this.#conflict(id);
+      return { record: await this.#readForCreate(id), created: false };
+    }
+    const directory = join(this.#machines, `.${id}.new-${randomBytes(8).toString("hex")}`);
+    try {
+      await this.#fileSystem.mkdir(directory, 0o700);
+      const record = parseMachineRecord(await build(directory), `the record of machine "${id}"`);
+      if (record.id !== id) throw new TypeError(`build gave a record of "${record.id}" for machine "${id}"`);
+      await sealMachine(directory, record, { groupId: this.#groupId, fileSystem: this.#fileSystem });
+      const publish = () => this.#fileSystem.rename(directory, this.directoryOf(id));
+      await (isUuidGiven ? this.#withOwnUuid(record, publish) : publish());
+      await syncDirectory(this.#machines, this.#fileSystem);
+      return { record, created: true };
+    } catch (error) {
+      // The first failure is the one to tell; what even now stays behind is swept by the next call for this
+      // id.
+      await removeTree(directory, this.#fileSystem).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Two machines that are made at once see each other, because each looks and appears in one step. */
+  async #withOwnUuid(record: MachineRecord, publish: () => Promise<void>): Promise<void> {
+    const lock = { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem: this.#fileSystem } as const;
+    await withLock(join(this.#locks, "machine-uuids"), lock, async () => {
+      const other = (await this.list()).machines.find(({ uuid }) => uuid === record.uuid);
+      if (other) {
+        throw new ShimError(
+          "CONFLICT",
+          `Cannot make machine "${record.id}": machine "${other.id}" has its UUID ${record.uuid}`,
+          { details: { id: record.id, other: other.id, remedy: "leave the UUID to us, or choose another" } },
+        );
+      }
+      await publish();
     });
   }
 
@@ -137,19 +215,7 @@ export class MachineStore {
       const status = await this.#statusOf(id);
       if (status === undefined) throw notFound(id);
       if (status.kind !== "directory") throw invalidRecord(path, "its directory is a link or a file");
-      let bytes: Uint8Array;
-      try {
-        bytes = await readRecordFile(path, this.#fileSystem);
-      } catch (error) {
-        if (errnoOf(error) === "ENOENT") throw invalidRecord(path, "it is missing");
-        if (errnoOf(error) === "ELOOP") {
-          throw invalidRecord(path, "it is a symbolic link, must be a regular file");
-        }
-        throw error;
-      }
-      const record = parseMachineRecord(parseJson(bytes, path), `machine record "${path}"`);
-      if (record.id !== id) throw invalidRecord(path, `it is of machine "${record.id}", must be of "${id}"`);
-      return record;
+      return await readRecordFile(path, { id, fileSystem: this.#fileSystem });
     });
   }
 
@@ -177,37 +243,15 @@ export class MachineStore {
     return { machines, unreadable };
   }
 
-  /**
-   * Removes a machine with everything in its directory; what links in there point to stays. After a crash the
-   * machine is there whole or gone, and its remains go with the next {@link create} or remove of this id.
-   *
-   * @throws {ShimError} MACHINE_NOT_FOUND; CONFLICT when what is in its place is no directory; LOCK_TIMEOUT,
-   *   CANCELLED, BUSY, IO_ERROR
-   */
-  async remove(id: MachineId, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
-    await this.#locked(id, options.signal, async () => {
-      await this.#sweep(id);
-      const status = await this.#statusOf(id);
-      if (status === undefined) throw notFound(id);
-      if (status.kind !== "directory") throw this.#conflict(id);
-      const away = join(this.#machines, `.${id}.old-${randomBytes(8).toString("hex")}`);
-      await this.#fileSystem.rename(this.directoryOf(id), away);
-      await syncDirectory(this.#machines, this.#fileSystem);
-      await removeTree(away, this.#fileSystem);
-    });
-  }
-
-  async #locked<T>(id: MachineId, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
-    const lock = {
-      mode: "exclusive",
-      timeoutMs: LOCK_TIMEOUT_MS,
-      signal,
-      fileSystem: this.#fileSystem,
-    } as const;
-    return await withIoErrors(
-      { action: `change machine "${id}"`, path: this.directoryOf(id) },
-      () => withLock(join(this.#locks, `machine-${id}`), lock, body),
-    );
+  async #remove(id: MachineId): Promise<void> {
+    await this.#sweep(id);
+    const status = await this.#statusOf(id);
+    if (status === undefined) throw notFound(id);
+    if (status.kind !== "directory") throw this.#conflict(id);
+    const away = join(this.#machines, `.${id}.old-${randomBytes(8).toString("hex")}`);
+    await this.#fileSystem.rename(this.directoryOf(id), away);
+    await syncDirectory(this.#machines, this.#fileSystem);
+    await removeTree(away, this.#fileSystem);
   }
 
   /**
@@ -216,8 +260,7 @@ export class MachineStore {
    */
   async #sweep(id: MachineId): Promise<void> {
     for (const name of await this.#fileSystem.readdir(this.#machines)) {
-      const suffix = name.startsWith(`.${id}.`) ? name.slice(id.length + 2) : "";
-      if (/^(?:new|old)-[0-9a-f]{16}$/.test(suffix)) {
+      if (LEFTOVER.exec(name)?.[1] === id) {
         await removeTree(join(this.#machines, name), this.#fileSystem);
       }
     }
@@ -243,35 +286,6 @@ export class MachineStore {
     return await this.read(id);
   }
 
-  /** Writes the record, gives every file its access and makes all of it durable. */
-  async #seal(directory: string, record: MachineRecord): Promise<void> {
-    const fileSystem = this.#fileSystem;
-    const missing = new Set(record.writableFiles);
-    for (const name of await fileSystem.readdir(directory)) {
-      const mode = record.writableFiles.includes(name) ? 0o660 : 0o440;
-      missing.delete(name);
-      await withOpenFile(join(directory, name), { flags: READ_EXISTING, fileSystem }, async (file) => {
-        if ((await file.status()).kind !== "file") {
-          throw new TypeError(`build made "${name}", which is no regular file`);
-        }
-        await setAccess(file, this.#shared(mode));
-        await file.sync();
-      });
-    }
-    if (missing.size > 0) {
-      throw new TypeError(`build did not make ${[...missing].join(", ")}, which its record names`);
-    }
-    await ensurePrivateDirectory(directory, { ...this.#shared(0o750), fileSystem });
-    const bytes = new TextEncoder().encode(JSON.stringify(record, undefined, 2) + "\n");
-    // Syncs the directory as well: its bits, and the names of all files made before.
-    await writeDurably(join(directory, RECORD_NAME), bytes, { ...this.#shared(0o640), fileSystem });
-  }
-
-  /** The bits of a file or directory, without those of a group when there is none to share with. */
-  #shared(mode: number): Access {
-    return { mode: this.#groupId === null ? mode & 0o700 : mode, groupId: this.#groupId };
-  }
-
   #conflict(id: MachineId): ShimError {
     const path = this.directoryOf(id);
     return new ShimError(
@@ -288,31 +302,4 @@ function notFound(id: MachineId): ShimError {
   return new ShimError("MACHINE_NOT_FOUND", `Cannot find machine "${id}": there is none by that id`, {
     details: { id },
   });
-}
-
-function invalidRecord(path: string, why: string): ShimError {
-  return new ShimError("CACHE_LAYOUT_INVALID", `Cannot use machine record "${path}": ${why}`, {
-    details: { remedy: "release the machine and prepare it again", path },
-  });
-}
-
-async function readRecordFile(path: string, fileSystem: FileSystem): Promise<Uint8Array> {
-  return await withOpenFile(path, { flags: READ_EXISTING, fileSystem }, async (file) => {
-    const { kind, sizeBytes } = await file.status();
-    if (kind !== "file") throw invalidRecord(path, "it is no regular file");
-    if (sizeBytes > MAX_RECORD_BYTES) {
-      throw invalidRecord(path, `it has ${sizeBytes} bytes, limit is ${MAX_RECORD_BYTES} bytes`);
-    }
-    const buffer = new Uint8Array(sizeBytes);
-    return buffer.subarray(0, await file.read(buffer, 0));
-  });
-}
-
-function parseJson(bytes: Uint8Array, path: string): unknown {
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
-    // The parser's own words quote what it read, and add nothing that helps.
-    throw invalidRecord(path, "it is not a UTF-8 JSON document");
-  }
 }

@@ -7,7 +7,12 @@ import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Overlay } from "../../src/boot/qcow2_overlay.ts";
 import { nodeFileSystem as fileSystem } from "../../src/host/file_system.ts";
-import { copyFileSparsely, verifyOverlayFile, writeOverlayFile } from "../../src/machine/disk_file.ts";
+import {
+  copyFileSparsely,
+  type OwnDisk,
+  verifyDiskFile,
+  writeOverlayFile,
+} from "../../src/machine/disk_file.ts";
 import { codeOf } from "../support/failures.ts";
 import { useTemporaryDirectory } from "../support/temporary_directory.ts";
 
@@ -29,6 +34,12 @@ const overlayOf = (change: Partial<Overlay> = {}): Overlay => ({
   ...change,
 });
 const write = (change: Partial<Overlay> = {}) => writeOverlayFile(path, overlayOf(change), { fileSystem });
+/** What the machine's record says of it. */
+const ownDisk = (change: Partial<Overlay> = {}): OwnDisk => {
+  const { backingPath, backingFormat, virtualSizeBytes } = overlayOf(change);
+  return { path, format: "qcow2", virtualSizeBytes, backing: { path: backingPath, format: backingFormat } };
+};
+const verify = (change: Partial<Overlay> = {}) => verifyDiskFile(ownDisk(change), fileSystem);
 const qemuImg = (...args: string[]) =>
   execFileSync("qemu-img", args, { stdio: ["ignore", "pipe", "pipe"], encoding: "utf8" });
 const info = (file: string) => JSON.parse(qemuImg("info", "--output=json", "-f", "qcow2", file));
@@ -70,11 +81,7 @@ describe("writeOverlayFile", () => {
       expected.fill(9, 8192, 8192 + 65536);
       expect((await readFile(flat)).equals(expected)).toBe(true);
       expect(await sha256(backingPath)).toBe(before);
-      await verifyOverlayFile(
-        path,
-        overlayOf({ backingPath, backingFormat, virtualSizeBytes: MIB + 512 }),
-        fileSystem,
-      );
+      await verify({ backingPath, backingFormat, virtualSizeBytes: MIB + 512 });
     },
   );
 
@@ -94,7 +101,7 @@ describe("writeOverlayFile", () => {
       await write({ backingPath });
       expect(info(path)["backing-filename"]).toBe(backingPath);
       qemuImg("check", "-q", "-f", "qcow2", path);
-      await verifyOverlayFile(path, overlayOf({ backingPath }), fileSystem);
+      await verify({ backingPath });
     },
   );
 
@@ -121,7 +128,7 @@ describe("writeOverlayFile", () => {
   });
 });
 
-describe("verifyOverlayFile", () => {
+describe("verifyDiskFile", () => {
   it("HD15: finds an overlay whose base, base's format, size or data file was changed", async () => {
     const other = join(temporary(), "other.raw");
     await writeFile(other, await readFile(base));
@@ -138,9 +145,9 @@ describe("verifyOverlayFile", () => {
     const verdicts = [];
     for (const [what, change] of changes) {
       await write();
-      await verifyOverlayFile(path, overlayOf(), fileSystem);
+      await verify();
       change();
-      verdicts.push([what, await codeOf(verifyOverlayFile(path, overlayOf(), fileSystem))]);
+      verdicts.push([what, await codeOf(verify())]);
       await rm(path);
     }
     expect(verdicts).toEqual(changes.map(([what]) => [what, "CONTENT_CORRUPT"]));
@@ -151,16 +158,31 @@ describe("verifyOverlayFile", () => {
     qemuImg("snapshot", "-c", "one", path);
     qemuImg("bitmap", "--add", "-f", "qcow2", path, "two");
     const before = await sha256(path);
-    await verifyOverlayFile(path, overlayOf(), fileSystem);
+    await verify();
     expect(await sha256(path)).toBe(before);
   });
 
-  it("refuses a link", async () => {
-    await write();
-    await symlink(path, join(temporary(), "link"));
-    expect(await codeOf(verifyOverlayFile(join(temporary(), "link"), overlayOf(), fileSystem))).toBe(
-      "IO_ERROR",
-    );
+  it("DC11, DC25: finds a disk that is missing, a link, a directory, or cut off", async () => {
+    const raw: OwnDisk = { path, format: "raw", virtualSizeBytes: MIB, backing: null };
+    const changes: [string, () => Promise<void>][] = [
+      ["missing", () => rm(path)],
+      ["a link", () => rm(path).then(() => symlink(base, path))],
+      ["a directory", () => rm(path).then(() => mkdir(path))],
+      ["cut off", () => truncate(path, MIB - 1)],
+    ];
+    for (const [what, change] of changes) {
+      await writeFile(path, new Uint8Array(MIB));
+      await verifyDiskFile(raw, fileSystem);
+      await change();
+      expect([what, await codeOf(verifyDiskFile(raw, fileSystem))]).toEqual([what, "CONTENT_CORRUPT"]);
+      await rm(path, { recursive: true, force: true });
+    }
+  });
+
+  it("HD13: takes a raw disk for raw, whatever header a guest wrote into it", async () => {
+    qemuImg("create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", "/etc/hostname", path, "2M");
+    await truncate(path, MIB);
+    await verifyDiskFile({ path, format: "raw", virtualSizeBytes: MIB, backing: null }, fileSystem);
   });
 });
 

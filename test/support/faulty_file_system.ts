@@ -38,6 +38,7 @@ export class FaultyFileSystem implements FileSystem {
       chmod: (bits) => step("chmod", () => file.chmod(bits)),
       chown: (owner, group) => step("chown", () => file.chown(owner, group)),
       sync: () => step("sync", () => file.sync()),
+      isLocked: () => step("probe", () => file.isLocked()),
       status: () => step("status", () => file.status()),
       touch: () => step("touch", () => file.touch()),
       // Even a killed process and a failing close let go of the descriptor, and of the lock on it.

@@ -19,6 +19,7 @@ export function randomRecord(id: string): MachineRecord {
     architecture: "amd64",
     wishes: { memoryMib: 1024, append: ["a=b"], variant: null },
     writableFiles: ["disk.qcow2", "nvram.fd"],
+    uses: [{ mediaType: "application/octet-stream", digest, sizeBytes: 16 }],
     document: { id, disks: [{ serial: null }] },
   }, "the test's record");
 }

@@ -7,16 +7,21 @@ import {
   shutdownMachine,
   startMachine,
   undefineMachine,
+  type VerbOptions,
 } from "../../agent/domains.ts";
 import type { AgentContext } from "../../agent/agent_context.ts";
-import { listMachines, releaseMachine } from "../../agent/machines.ts";
+import { listMachines, releaseMachine, showMachine, type ShownMachine } from "../../agent/machines.ts";
+import { ShimError } from "../../errors.ts";
 import { shortDigest } from "../../image/digest.ts";
 import { formatColumns } from "../columns.ts";
 import { beginInvocation, type Composition } from "../invocation.ts";
+import { printable } from "../printable.ts";
+import { describeDisk } from "./prepare_command.ts";
 
 /** Prepared machines and their domains. */
 export function registerMachineCommands(program: Command, composition: Composition): void {
   registerMachines(program, composition);
+  registerMachine(program, composition);
   registerRelease(program, composition);
   registerConsole(program, composition);
   registerVerb(program, composition, {
@@ -67,6 +72,37 @@ function registerMachines(program: Command, composition: Composition): void {
   });
 }
 
+function registerMachine(program: Command, composition: Composition): void {
+  const command = program.command("machine").argument("<verb>", "show").argument("<id>").description(
+    "show one machine: what it was made of, its files, its state under libvirt",
+  );
+  command.action(async (verb: string, id: string) => {
+    const invocation = await beginInvocation(command, composition);
+    if (verb !== "show") {
+      throw new ShimError("REQUEST_INVALID", `Cannot run "machine ${verb}": the only verb is "show"`, {
+        details: { remedy: `run: bootshim machine show ${id}` },
+      });
+    }
+    invocation.print(await showMachine(await invocation.openContext(), id), formatMachine);
+  });
+}
+
+function formatMachine(shown: ShownMachine): string {
+  const { machine } = shown;
+  const lines: [string, string][] = [
+    ["machine", `${shown.id} (${shown.uuid})`],
+    ["state", shown.state ?? "unknown: libvirt does not answer"],
+    ["reference", shown.reference],
+    ["manifest", `${shown.manifestDigest} (${shown.architecture})`],
+    ["created", shown.createdAt],
+    ["directory", shown.directory],
+    ...machine.disks.map((disk): [string, string] => ["disk", describeDisk(disk)]),
+    ...(machine.nvram === null ? [] : [["nvram", machine.nvram] satisfies [string, string]]),
+    ["domain XML", machine.domainXml],
+  ];
+  return lines.map(([name, value]) => `${name.padEnd(12)} ${printable(value)}`.trimEnd() + "\n").join("");
+}
+
 function registerRelease(program: Command, composition: Composition): void {
   const command = program.command("release").argument("<id>").description(
     "give a machine up: remove its definition, disk and folder",
@@ -97,7 +133,7 @@ function registerConsole(program: Command, composition: Composition): void {
 type Verb = {
   readonly name: string;
   readonly description: string;
-  readonly change: (context: AgentContext, id: string) => Promise<DomainReport>;
+  readonly change: (context: AgentContext, id: string, options: VerbOptions) => Promise<DomainReport>;
 };
 
 function registerVerb(program: Command, composition: Composition, { name, description, change }: Verb): void {
@@ -105,7 +141,7 @@ function registerVerb(program: Command, composition: Composition, { name, descri
   command.action(async (id: string) => {
     const invocation = await beginInvocation(command, composition);
     invocation.print(
-      await change(await invocation.openContext(), id),
+      await change(await invocation.openContext(), id, { signal: invocation.signal }),
       (report) => `${report.id} ${report.state}\n`,
     );
   });

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import prettyBytes from "pretty-bytes";
 import { z } from "zod";
 import { prepare } from "../../agent/prepare.ts";
-import type { PrepareDocument } from "../../agent/prepare_document.ts";
+import type { MachineDisk, PrepareDocument } from "../../agent/prepare_document.ts";
 import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
 import { printable } from "../printable.ts";
@@ -17,6 +17,7 @@ import {
   machineOptions,
   readMachineWishes,
   readReference,
+  requireNoDiskWishes,
 } from "./wish_options.ts";
 
 const options = imageOptions.extend(bootOptions.shape).extend(machineOptions.shape).extend({
@@ -43,6 +44,7 @@ export function registerPrepare(program: Command, composition: Composition): voi
     const given = readOptions(command, options);
     // Read even when there is no machine: a wish that makes no sense is told, not passed over.
     const machine = await readMachineWishes(given, invocation.environment);
+    if (given.machine === undefined) requireNoDiskWishes(machine, "name one: --machine ID");
     const reference = readReference(text, invocation.environment);
     const context = await invocation.openContext();
     const wish = {
@@ -75,15 +77,13 @@ function formatPrepared(document: PrepareDocument): string {
   ];
   if (machine) {
     lines.push(["machine", `${machine.id} (${machine.uuid})`]);
-    for (const disk of machine.disks) {
-      lines.push([
-        "disk",
-        `${disk.path} (${disk.format}, ${disk.method}, ${
-          prettyBytes(disk.virtualSizeBytes, { binary: true })
-        })`,
-      ]);
-    }
+    for (const disk of machine.disks) lines.push(["disk", describeDisk(disk)]);
     lines.push(["domain XML", machine.domainXml]);
   }
   return lines.map(([name, value]) => `${name.padEnd(12)} ${printable(value)}`.trimEnd() + "\n").join("");
+}
+
+/** A disk of a machine, in one line. */
+export function describeDisk({ path, format, method, virtualSizeBytes }: MachineDisk): string {
+  return `${path} (${format}, ${method}, ${prettyBytes(virtualSizeBytes, { binary: true })})`;
 }

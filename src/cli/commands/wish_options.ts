@@ -193,6 +193,28 @@ function dataDiskOf(text: string, index: number): MachineWishes["dataDisks"][num
   return { sizeBytes: parseSize(size, "--data-disk"), serial };
 }
 
+/**
+ * Refuses wishes for a machine's disk where there is no machine: they would have no effect.
+ *
+ * @throws {ShimError} REQUEST_INVALID
+ */
+export function requireNoDiskWishes(
+  { diskSizeBytes, diskFormat, clone }: Omit<MachineWishes, "id">,
+  remedy: string,
+): void {
+  const vain = diskSizeBytes !== null
+    ? "--disk-size"
+    : diskFormat !== "auto"
+    ? "--disk-format"
+    : clone !== "auto"
+    ? "--clone"
+    : undefined;
+  if (vain === undefined) return;
+  throw new ShimError("REQUEST_INVALID", `Cannot use ${vain}: without a machine there is no disk to make`, {
+    details: { remedy },
+  });
+}
+
 function networkOf(word: string): MachineWishes["network"] {
   if (word === "none" || word === "user") return { kind: word };
   if (word.startsWith("bridge:")) return { kind: "bridge", name: word.slice("bridge:".length) };

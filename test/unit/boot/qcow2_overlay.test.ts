@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import {
   type Overlay,
   OVERLAY_HEAD_BYTES,
-  readOverlay,
+  readDiskLinks,
   renderOverlay,
 } from "../../../src/boot/qcow2_overlay.ts";
 import { MAX_VIRTUAL_SIZE_BYTES } from "../../../src/boot/qcow2_header.ts";
@@ -26,6 +26,11 @@ function headOf(made: Overlay, change: (view: DataView, bytes: Uint8Array) => vo
   return head;
 }
 
+const linksOf = ({ backingPath: path, backingFormat: format, virtualSizeBytes }: Overlay) => ({
+  backing: { path, format },
+  virtualSizeBytes,
+});
+
 describe("an overlay's header", () => {
   it("HD15: says base, its format and size, and is read back as it was made", () => {
     const path = fc.string({ unit: "grapheme", maxLength: 100 }).filter((text) =>
@@ -38,7 +43,7 @@ describe("an overlay's header", () => {
         fc.integer({ min: 1, max: MAX_VIRTUAL_SIZE_BYTES / 512 }),
         (name, backingFormat, sectors) => {
           const made = { backingPath: `/${name}`, backingFormat, virtualSizeBytes: sectors * 512 };
-          expect(readOverlay(headOf(made))).toEqual(made);
+          expect(readDiskLinks(headOf(made))).toEqual(linksOf(made));
         },
       ),
     );
@@ -59,8 +64,7 @@ describe("an overlay's header", () => {
 
   it.each<[string, (view: DataView, bytes: Uint8Array) => void]>([
     ["no qcow2", (view) => view.setUint8(0, 0)],
-    ["version 2", (view) => view.setUint32(4, 2)],
-    ["no base", (view) => view.setBigUint64(8, 0n)],
+    ["version 4", (view) => view.setUint32(4, 4)],
     ["a base's name behind the header", (view) => view.setBigUint64(8, 2n ** 40n)],
     ["a base's name of 1,024 bytes", (view) => view.setUint32(16, 1024)],
     ["a base's name of 2^32 - 1 bytes", (view) => view.setUint32(16, 2 ** 32 - 1)],
@@ -76,20 +80,28 @@ describe("an overlay's header", () => {
     ["the name of a data file", (view) => view.setUint32(112, 0x44415441)],
     ["extensions without end", (view) => view.setUint32(116, 2 ** 32 - 16)],
   ])("HD15: is CONTENT_CORRUPT with %s", (_what, change) => {
-    expect(refusalOf(() => readOverlay(headOf(overlay(), change))).code).toBe("CONTENT_CORRUPT");
+    expect(refusalOf(() => readDiskLinks(headOf(overlay(), change))).code).toBe("CONTENT_CORRUPT");
   });
 
   it("HD11: is CONTENT_CORRUPT when it is cut off anywhere", () => {
     const made = overlay();
     const sizeBytes = renderOverlay(made).parts[0]?.bytes.length ?? 0;
     for (let length = 0; length < sizeBytes; length++) {
-      expect(refusalOf(() => readOverlay(headOf(made).subarray(0, length))).code).toBe("CONTENT_CORRUPT");
+      expect(refusalOf(() => readDiskLinks(headOf(made).subarray(0, length))).code).toBe("CONTENT_CORRUPT");
     }
-    expect(readOverlay(headOf(made).subarray(0, sizeBytes))).toEqual(made);
+    expect(readDiskLinks(headOf(made).subarray(0, sizeBytes))).toEqual(linksOf(made));
+  });
+
+  it("HD15: tells a disk that stands alone", () => {
+    const made = overlay();
+    expect(readDiskLinks(headOf(made, (view) => view.setBigUint64(8, 0n)))).toEqual({
+      backing: null,
+      virtualSizeBytes: made.virtualSizeBytes,
+    });
   });
 
   it("is what it was after a guest's QEMU was killed, or a backup noted what changed", () => {
     const made = overlay();
-    expect(readOverlay(headOf(made, (view) => view.setUint32(76, 1)))).toEqual(made);
+    expect(readDiskLinks(headOf(made, (view) => view.setUint32(76, 1)))).toEqual(linksOf(made));
   });
 });

@@ -14,6 +14,7 @@ import {
   machineOptions,
   readMachineWishes,
   readReference,
+  requireNoDiskWishes,
 } from "../../../src/cli/commands/wish_options.ts";
 import { readOptions } from "../../../src/cli/invocation.ts";
 import { openAgent } from "../../support/agent_kit.ts";
@@ -181,5 +182,24 @@ describe("machine options", () => {
   ])("refuse %j", async (argv, message) => {
     const refusal = await failureOf(machine(...argv));
     expect([refusal.code, refusal.message.slice(0, message.length)]).toEqual(["REQUEST_INVALID", message]);
+  });
+});
+
+describe("wishes for a disk where there is no machine", () => {
+  it.each([["--disk-size", "1GiB"], ["--disk-format", "raw"], ["--clone", "copy"]])(
+    "%s is refused by its name",
+    async (...argv) => {
+      const wishes = await machine(...argv);
+      const refusal = refusalOf(() => requireNoDiskWishes(wishes, "name one"));
+      expect(refusal).toEqual({
+        code: "REQUEST_INVALID",
+        message: `Cannot use ${argv[0]}: without a machine there is no disk to make`,
+        details: { remedy: "name one" },
+      });
+    },
+  );
+
+  it("others are not", async () => {
+    requireNoDiskWishes(await machine("--clone", "auto", "--memory", "2GiB"), "name one");
   });
 });
