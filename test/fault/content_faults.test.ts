@@ -1,13 +1,12 @@
 /** The content store on a file system that fails, fills up or stops: the cache is as before or one step further. */
 import { execFileSync } from "node:child_process";
-import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { ShimError } from "../../src/errors.ts";
 import { effectiveUserId, type FileSystem, nodeFileSystem } from "../../src/host/file_system.ts";
-import { startScript } from "../support/child_script.ts";
+import { lineOf, startScript } from "../support/child_script.ts";
 import { randomBlob, randomManifest } from "../support/blobs.ts";
 import { codeOf, failureOf } from "../support/failures.ts";
 import { randomWord } from "../support/random_word.ts";
@@ -209,13 +208,10 @@ describe("several processes", () => {
     const blob = randomBlob(4 * MIB);
     const file = join(temporary(), "bytes");
     await writeFile(file, blob.bytes);
-    const child = startScript("endless_ingest_script.ts", [
-      rootDirectory,
-      blob.descriptor.digest,
-      file,
-      String(3 * MIB),
+    const child = startScript("ingest_script.ts", [
+      JSON.stringify({ rootDirectory, digest: blob.descriptor.digest, file, giveBytes: 3 * MIB }),
     ]);
-    await once(child.stdout, "data");
+    await lineOf(child, new RegExp(`^at ${3 * MIB}$`));
     expect(layoutProblems(rootDirectory, { partials: 1 })).toEqual([]);
     await ContentStore.open({ rootDirectory, groupId: null });
     expect(layoutProblems(rootDirectory, { partials: 1 })).toEqual([]);

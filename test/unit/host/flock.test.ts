@@ -1,10 +1,10 @@
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readFile, rename, stat, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { nodeFileSystem, type OpenFile } from "../../../src/host/file_system.ts";
-import { withLock } from "../../../src/host/flock.ts";
-import { startScript } from "../../support/child_script.ts";
+import { takeLock, tryLock, waitForLock, withLock } from "../../../src/host/flock.ts";
+import { lineOf, startScript } from "../../support/child_script.ts";
 import { codeOf, failureOf } from "../../support/failures.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
@@ -55,6 +55,59 @@ describe("withLock", () => {
     expect(await withLock(path, { mode: "exclusive", timeoutMs: 0 }, () => Promise.resolve("mine"))).toBe(
       "mine",
     );
+  });
+
+  it("CO08 is free when the holder dies, though its children live on", async () => {
+    const path = join(temporary(), "lock");
+    const child = startScript("hold_lock_script.ts", [path, "exclusive", "30"]);
+    const pid = Number((await lineOf(child, /^locked \d+$/)).split(" ")[1]);
+    try {
+      child.kill("SIGKILL");
+      await child.exited;
+      process.kill(pid, 0);
+      const lock = await tryLock(path, { mode: "exclusive" });
+      expect(lock).toBeDefined();
+      await lock?.release();
+    } finally {
+      process.kill(pid, "SIGKILL");
+    }
+  });
+
+  it("CO07 a lock on a file that was removed meanwhile does not count: the waiter locks the new one", async () => {
+    const path = join(temporary(), "lock");
+    const first = await takeLock(path, { mode: "exclusive", timeoutMs: 0 });
+    const opened = Promise.withResolvers<void>();
+    const waiting = waitForLock(path, {
+      mode: "exclusive",
+      timeoutMs: 60_000,
+      isWorthWaiting: () => {
+        opened.resolve();
+        return Promise.resolve(true);
+      },
+    });
+    await opened.promise;
+    expect(await first.isCurrent()).toBe(true);
+    await unlink(path);
+    expect(await first.isCurrent()).toBe(false);
+    await first.release();
+    const second = await waiting;
+    expect((await second?.file.status())?.inode).toBe((await stat(path)).ino);
+    expect(await second?.isCurrent()).toBe(true);
+    expect(await tryLock(path, { mode: "exclusive" })).toBeUndefined();
+    await writeFile(join(temporary(), "other"), "");
+    await rename(join(temporary(), "other"), path);
+    expect(await second?.isCurrent()).toBe(false);
+    await second?.release();
+  });
+
+  it("gives up waiting when it is not worth it any more", async () => {
+    const path = join(temporary(), "lock");
+    const held = await takeLock(path, { mode: "exclusive", timeoutMs: 0 });
+    let asked = 0;
+    const isWorthWaiting = () => Promise.resolve(++asked < 3);
+    expect(await waitForLock(path, { mode: "shared", timeoutMs: 60_000, isWorthWaiting })).toBeUndefined();
+    expect(asked).toBe(3);
+    await held.release();
   });
 
   it("gives up waiting when the signal fires", async () => {
