@@ -1,4 +1,6 @@
 import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http";
+import { Transform } from "node:stream";
+import { pipeline } from "node:stream/promises";
 
 /** What becomes of one answer: passed on, one byte flipped in its middle, its second half or all kept back, or a 404. */
 export type Tampering = "none" | "flip" | "truncate" | "lose" | "not-found";
@@ -8,6 +10,10 @@ export type RegistryProxy = {
   readonly host: string;
   /** `METHOD path` of every request so far; empty it to count anew. */
   readonly requests: string[];
+  /** Bytes of bodies that were passed on so far, all answers together. */
+  readonly sentBytes: number;
+  /** From now on each answer comes at this pace at most; undefined: as fast as it can. */
+  pace(bytesPerSecond: number | undefined): void;
   /** Decides for each request from now on. */
   tamper(decide: (path: string) => Tampering): void;
   stop(): Promise<void>;
@@ -17,10 +23,11 @@ export type RegistryProxy = {
 export async function startRegistryProxy(upstreamHost: string): Promise<RegistryProxy> {
   const requests: string[] = [];
   let decide: (path: string) => Tampering = () => "none";
+  const flow: Flow = { sentBytes: 0, bytesPerSecond: undefined };
   const server = createServer((incoming, outgoing) => {
     const path = incoming.url ?? "/";
     requests.push(`${incoming.method} ${path}`);
-    forward(incoming, outgoing, { upstreamHost, tampering: decide(path) });
+    forward(incoming, outgoing, { upstreamHost, tampering: decide(path), flow });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
@@ -28,6 +35,10 @@ export async function startRegistryProxy(upstreamHost: string): Promise<Registry
   return {
     host: `127.0.0.1:${address.port}`,
     requests,
+    get sentBytes() {
+      return flow.sentBytes;
+    },
+    pace: (bytesPerSecond) => flow.bytesPerSecond = bytesPerSecond,
     tamper: (next) => decide = next,
     stop: async () => {
       server.closeAllConnections();
@@ -39,7 +50,7 @@ export async function startRegistryProxy(upstreamHost: string): Promise<Registry
 function forward(
   incoming: IncomingMessage,
   outgoing: ServerResponse,
-  { upstreamHost, tampering }: { upstreamHost: string; tampering: Tampering },
+  { upstreamHost, tampering, flow }: { upstreamHost: string; tampering: Tampering; flow: Flow },
 ): void {
   if (tampering === "not-found") {
     outgoing.writeHead(404).end();
@@ -57,7 +68,7 @@ function forward(
       }
       outgoing.writeHead(answer.statusCode ?? 500, answer.headers);
       if (tampering === "none") {
-        answer.pipe(outgoing);
+        pass(answer, outgoing, flow).catch(() => outgoing.destroy());
         return;
       }
       const chunks: Uint8Array[] = [];
@@ -66,6 +77,19 @@ function forward(
     },
   );
   incoming.pipe(upstream);
+}
+
+type Flow = { sentBytes: number; bytesPerSecond: number | undefined };
+
+async function pass(answer: IncomingMessage, outgoing: ServerResponse, flow: Flow): Promise<void> {
+  const meter = new Transform({
+    transform(chunk: Uint8Array, _encoding, done) {
+      flow.sentBytes += chunk.length;
+      if (!flow.bytesPerSecond) return done(null, chunk);
+      setTimeout(() => done(null, chunk), 1000 * chunk.length / flow.bytesPerSecond);
+    },
+  });
+  await pipeline(answer, meter, outgoing);
 }
 
 function spoil(outgoing: ServerResponse, body: Uint8Array, tampering: "flip" | "truncate"): void {
