@@ -6,11 +6,14 @@ import { homedir } from "node:os";
 import { writeSync } from "node:fs";
 import process from "node:process";
 import type { AgentContext } from "./agent/agent_context.ts";
+import { cacheUsers } from "./agent/cache_users.ts";
 import { runProgram } from "./cli/program.ts";
 import { ReaderGone, type Terminal } from "./cli/terminal.ts";
 import type { Settings } from "./config/settings.ts";
+import { Collector } from "./content/collector.ts";
 import { ContentStore } from "./content/content_store.ts";
 import { DerivedDisks } from "./content/derived_disks.ts";
+import { Leases } from "./content/lease.ts";
 import { ShimError } from "./errors.ts";
 import { qemuGroupId } from "./host/qemu_group.ts";
 import { architectureOf } from "./image/platform.ts";
@@ -59,10 +62,14 @@ async function openContext(settings: Settings, note: (message: string) => void):
   const { rootDirectory } = settings;
   const groupId = await qemuGroupId();
   const content = await ContentStore.open({ rootDirectory, groupId, onWarning: note });
+  const machines = await MachineStore.open({ rootDirectory, groupId });
   return {
     content,
+    leases: new Leases({ rootDirectory }),
+    collector: new Collector({ rootDirectory, users: () => cacheUsers(machines), onWarning: note }),
+    cacheBudget: settings.cacheBudget,
     derived: new DerivedDisks({ rootDirectory, groupId, content }),
-    machines: await MachineStore.open({ rootDirectory, groupId }),
+    machines,
     rootDirectory,
     registries: new Registries({ insecureHosts: settings.insecureRegistries }),
     libvirtUri: settings.libvirtUri,

@@ -5,8 +5,10 @@
  * typed wishes, reports progress through a callback and gives typed results. Invariants: children are stored before
  * parents, and the reference last; a cached image needs no network; a machine folder is complete or absent.
  */
+import type { Collector } from "../content/collector.ts";
 import type { ContentStore } from "../content/content_store.ts";
 import type { DerivedDisks } from "../content/derived_disks.ts";
+import type { Leases } from "../content/lease.ts";
 import type { Architecture } from "../image/platform.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
 import type { Registries } from "../registry/registries.ts";
@@ -14,10 +16,15 @@ import type { Registries } from "../registry/registries.ts";
 /** What every use case is given. Opened once by the composition root. */
 export type AgentContext = {
   readonly content: ContentStore;
+  /** What operations under way need stays in the cache. */
+  readonly leases: Leases;
+  readonly collector: Collector;
   /** Disks unpacked from packed layers. */
   readonly derived: DerivedDisks;
   readonly machines: MachineStore;
   readonly rootDirectory: string;
+  /** What the cache may take, and shall leave. */
+  readonly cacheBudget: CacheBudget;
   /** Closed by whoever opened the context, when the process ends. */
   readonly registries: Registries;
   readonly libvirtUri: string;
@@ -31,3 +38,12 @@ export type AgentContext = {
 
 /** Whether to ask the registry: `missing` asks only for what the cache has not, `always` also what a tag means now. */
 export type PullPolicy = "missing" | "always" | "never";
+
+/** In force for each collection, unless it is given others. Null: none. */
+export type CacheBudget = {
+  readonly maxBytes: number | null;
+  readonly keepFreeBytes: number | null;
+  readonly minAgeMs: number | null;
+};
+
+export const NO_BUDGET: CacheBudget = { maxBytes: null, keepFreeBytes: null, minAgeMs: null };

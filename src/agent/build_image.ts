@@ -11,6 +11,7 @@ import type { Architecture, Variant } from "../image/platform.ts";
 import { formatReference, type Reference } from "../image/reference.ts";
 import { hashBytes } from "../image/verification.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { withLease } from "./with_lease.ts";
 
 /**
  * Whose media types the layers get: `ironcore` is what tools write and providers read today, `spec` what the format's
@@ -73,6 +74,19 @@ export async function buildImage(
     );
   }
   requireDistinct(parts);
+  return await withLease(
+    context,
+    { signal },
+    (leased) => buildLeased(leased, name, parts, { format, annotations, signal }),
+  );
+}
+
+async function buildLeased(
+  context: AgentContext,
+  name: Reference,
+  parts: readonly BuildPart[],
+  { format, annotations, signal }: Required<Omit<BuildOptions, "signal">> & Pick<BuildOptions, "signal">,
+): Promise<BuiltImage> {
   const ordered = parts.toSorted((a, b) =>
     Number(a.variant === "metal") - Number(b.variant === "metal") ||
     (a.architecture < b.architecture ? -1 : 1)

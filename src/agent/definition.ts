@@ -15,6 +15,7 @@ import { fragmentName, type MachineWishes } from "./prepare_machine.ts";
 import type { OperationOptions } from "./progress.ts";
 import { pullResolved } from "./pull_image.ts";
 import { type ImageWish, resolveImage } from "./resolve_image.ts";
+import { withLease } from "./with_lease.ts";
 
 /** A machine in both languages. */
 export type Definition = {
@@ -35,6 +36,10 @@ export async function definitionOfMachine(context: AgentContext, id: string): Pr
   };
 }
 
+export type ImageDefinitionWish = ImageWish & BootWishes & {
+  readonly machine: Omit<MachineWishes, keyof DiskWishes | "dataDisks" | "provisioning">;
+};
+
 /**
  * How an image would be booted without a machine: its disks are the cached layers themselves, and so read-only.
  *
@@ -42,9 +47,15 @@ export async function definitionOfMachine(context: AgentContext, id: string): Pr
  */
 export async function definitionOfImage(
   context: AgentContext,
-  wish: ImageWish & BootWishes & {
-    readonly machine: Omit<MachineWishes, keyof DiskWishes | "dataDisks" | "provisioning">;
-  },
+  wish: ImageDefinitionWish,
+  options: OperationOptions,
+): Promise<Definition> {
+  return await withLease(context, options, (leased) => defineImage(leased, wish, options));
+}
+
+async function defineImage(
+  context: AgentContext,
+  wish: ImageDefinitionWish,
   options: OperationOptions,
 ): Promise<Definition> {
   const pulled = await withSource(context, wish, async (source) => {

@@ -22,6 +22,7 @@ import {
 } from "./image_tree.ts";
 import { readCachedDocument, requireCached } from "./images.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
+import { withLease } from "./with_lease.ts";
 
 export type ExportWish = {
   readonly references: readonly Reference[];
@@ -90,6 +91,14 @@ export async function exportImages(
   context: AgentContext,
   wish: ExportWish,
   options: OperationOptions = {},
+): Promise<ExportedLayout> {
+  return await withLease(context, options, (leased) => exportLeased(leased, wish, options));
+}
+
+async function exportLeased(
+  context: AgentContext,
+  wish: ExportWish,
+  options: OperationOptions,
 ): Promise<ExportedLayout> {
   const target = { ...wish.target, path: resolve(wish.target.path) };
   await requireOutside(context, target.path);

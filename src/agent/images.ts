@@ -8,6 +8,7 @@ import type { VerifiedDocument } from "../image/image_source.ts";
 import { formatReference, type Reference } from "../image/reference.ts";
 import { describeOffer, offersOf } from "../image/select_manifest.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { withLease } from "./with_lease.ts";
 
 /** A cached image, as `images` lists it. */
 export type CachedImage = {
@@ -116,6 +117,14 @@ export async function requireCached(context: AgentContext, reference: Reference)
  * @throws {ShimError} IMAGE_NOT_FOUND
  */
 export async function tagImage(
+  context: AgentContext,
+  source: Reference,
+  target: Reference,
+): Promise<{ reference: string; digest: Digest }> {
+  return await withLease(context, {}, (leased) => tagLeased(leased, source, target));
+}
+
+async function tagLeased(
   context: AgentContext,
   source: Reference,
   target: Reference,

@@ -8,6 +8,7 @@ import type { AgentContext } from "./agent_context.ts";
 import { distinctBlobs, type ImageTree, readImageTree, roleLayersOf } from "./image_tree.ts";
 import { withLayout } from "./open_source.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
+import { withLease } from "./with_lease.ts";
 
 export type ImportWish = {
   readonly source: LayoutLocation;
@@ -34,6 +35,14 @@ export async function importImages(
   context: AgentContext,
   wish: ImportWish,
   options: OperationOptions = {},
+): Promise<ImportedImages> {
+  return await withLease(context, options, (leased) => importLeased(leased, wish, options));
+}
+
+async function importLeased(
+  context: AgentContext,
+  wish: ImportWish,
+  options: OperationOptions,
 ): Promise<ImportedImages> {
   return await withLayout(wish.source, async (source) => {
     const named = nameEntries(await source.entries(), wish);

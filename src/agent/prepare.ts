@@ -11,6 +11,7 @@ import {
 } from "./prepare_machine.ts";
 import { type PulledImage, pullResolved } from "./pull_image.ts";
 import { type ImageWish, resolveImage } from "./resolve_image.ts";
+import { withLease } from "./with_lease.ts";
 
 export type PrepareWish = ImageWish & BootWishes & { readonly machine: MachineWishes | null };
 
@@ -27,6 +28,14 @@ export async function prepare(
   options: MachineOptions = {},
 ): Promise<PrepareDocument> {
   if (wish.machine) requireMachineWishes(wish.machine);
+  return await withLease(context, options, (leased) => prepareLeased(leased, wish, options));
+}
+
+async function prepareLeased(
+  context: AgentContext,
+  wish: PrepareWish,
+  options: MachineOptions,
+): Promise<PrepareDocument> {
   options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
   const pulled = await withSource(context, wish, async (source) => {
     const image = await resolveImage(context, wish, { source, signal: options.signal });

@@ -9,6 +9,7 @@ import { withSource } from "./open_source.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
 import { requireRoom } from "./require_room.ts";
 import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
+import { withLease } from "./with_lease.ts";
 
 /** An image whose chosen manifest is complete and verified in the cache. */
 export type PulledImage = {
@@ -30,18 +31,23 @@ export async function pullImage(
   options: OperationOptions = {},
 ): Promise<PulledImage> {
   options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
-  return await withSource(context, wish, async (source) => {
-    const image = await resolveImage(context, wish, { source, signal: options.signal });
-    return await pullResolved(context, image, options);
-  });
+  return await withLease(context, options, (leased) =>
+    withSource(leased, wish, async (source) => {
+      const image = await resolveImage(leased, wish, { source, signal: options.signal });
+      return await pullResolved(leased, image, options);
+    }));
 }
 
-/** The second half of {@link pullImage}, for callers that decide something between resolving and transferring. */
+/**
+ * The second half of {@link pullImage}, for callers that decide something between resolving and transferring. They hold
+ * a lease.
+ */
 export async function pullResolved(
   context: AgentContext,
   image: ResolvedImage,
   options: OperationOptions = {},
 ): Promise<PulledImage> {
+  await context.content.lease([...image.layers, ...image.documents].map((each) => each.descriptor));
   const layerBytes = await pullLayers(context, image, options);
   for (const document of image.documents) await context.content.ingestBytes(document);
   await context.content.setReference(image.name, image.root);
@@ -82,7 +88,7 @@ async function pullLayers(
     onProgress: (digest: Digest, doneBytes: number) => progress.advance(digest, doneBytes),
   };
   return await context.content.withMissing(missing, watch, async (locked) => {
-    await requireRoom(context, await locked.missingBytes());
+    await requireRoom(context, await locked.missingBytes(), { signal: options.signal });
     return await transferTogether(locked, source, { signal: options.signal, progress });
   });
 }

@@ -10,11 +10,12 @@ import {
 import { offersOf } from "../image/select_manifest.ts";
 import type { RegistryClient } from "../registry/registry_client.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { runAtMost } from "./at_most.ts";
+import { runAtMost } from "../host/at_most.ts";
 import { distinctBlobs, type ImageTree, readImageTree, roleLayersOf } from "./image_tree.ts";
 import { readCachedDocument, requireCached } from "./images.ts";
 import { withRegistry } from "./open_source.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
+import { withLease } from "./with_lease.ts";
 
 export type PushOptions = OperationOptions & {
   /** Also publish each manifest under tags of its own: `TAG-ARCH` and `TAG-VARIANT-ARCH`. */
@@ -55,6 +56,14 @@ export async function pushImage(
       `Cannot push "${formatReference(reference)}": must be a registry reference, HOST/REPOSITORY:TAG`,
     );
   }
+  return await withLease(context, options, (leased) => pushLeased(leased, reference, options));
+}
+
+async function pushLeased(
+  context: AgentContext,
+  reference: RegistryReference,
+  options: PushOptions,
+): Promise<PushedImage> {
   const root = await requireCached(context, reference);
   const tree = await readImageTree(root, (descriptor) => readCachedDocument(context, descriptor));
   await requireWhole(context, tree);

@@ -35,3 +35,32 @@ export function parseSize(text: string, option: string): number {
     `Cannot use ${option} ${JSON.stringify(text)}: must be a size such as 20GiB, 512MiB or 1000000`,
   );
 }
+
+const UNIT_MS: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  min: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+  w: 604_800_000,
+};
+
+/**
+ * Reads a time span as people write it: `90s`, `30m`, `24h`, `7d`; `0` needs no unit.
+ *
+ * @param option names the option in the error
+ * @returns whole milliseconds
+ * @throws {ShimError} REQUEST_INVALID
+ */
+export function parseDuration(text: string, option: string): number {
+  const match = /^([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([a-z]{0,3})$/.exec(text.trim());
+  const amount = Number(match?.[1] ?? Number.NaN);
+  const unit = match?.[2] ?? "";
+  const factor = Object.hasOwn(UNIT_MS, unit) ? UNIT_MS[unit] : amount === 0 && unit === "" ? 1 : undefined;
+  if (factor !== undefined && Number.isFinite(amount)) return Math.round(amount * factor);
+  throw new ShimError(
+    "REQUEST_INVALID",
+    `Cannot use ${option} ${JSON.stringify(text)}: must be a time span such as 90s, 30m, 24h or 7d`,
+  );
+}

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { ShimError } from "../errors.ts";
+import { registerCacheCommands } from "./commands/cache_commands.ts";
 import { registerDefinitionCommands } from "./commands/definition_commands.ts";
 import { registerDoctor } from "./commands/doctor_command.ts";
 import { registerImageCommands } from "./commands/image_commands.ts";
@@ -58,6 +59,7 @@ function makeProgram(composition: Composition): Command {
   registerRun(program, composition);
   registerInspect(program, composition);
   registerImageCommands(program, composition);
+  registerCacheCommands(program, composition);
   registerTransferCommands(program, composition);
   registerDefinitionCommands(program, composition);
   registerMachineCommands(program, composition);

@@ -1,12 +1,27 @@
 /**
- * @module config: what the user may set, from which place, and its default. Reads one TOML file; imports nothing but
- * errors. Precedence, strongest first: command line, environment, file, default.
+ * @module config: what the user may set, from which place, and its default. Reads one TOML file. Precedence, strongest first: command line, environment, file, default.
  */
 import { readFile } from "node:fs/promises";
 import { isAbsolute, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
+import type { CacheBudget } from "../agent/agent_context.ts";
+import { parseDuration, parseSize } from "../agent/quantity.ts";
 import { ShimError } from "../errors.ts";
+
+function read<T>(text: string, context: z.RefinementCtx, parse: (text: string, what: string) => T): T {
+  try {
+    return parse(text, "it as");
+  } catch (error) {
+    context.addIssue(error instanceof Error ? error.message : String(error));
+    return z.NEVER;
+  }
+}
+
+const size = z.union([
+  z.int().min(0),
+  z.string().transform((text, context) => read(text, context, parseSize)),
+]);
 
 /** The configuration file. Strict: a misspelt key is an error, not a setting that silently does nothing. */
 const fileSchema = z.strictObject({
@@ -15,6 +30,12 @@ const fileSchema = z.strictObject({
   registry: z.strictObject({
     /** `HOST[:PORT]` of registries that may be spoken to in plain HTTP. Loopback always may. */
     insecure: z.array(z.string()).default([]),
+  }).prefault({}),
+  /** What the cache may take, and shall leave; sizes as people write them. */
+  cache: z.strictObject({
+    max_bytes: size.optional(),
+    keep_free_bytes: size.optional(),
+    min_age: z.string().transform((text, context) => read(text, context, parseDuration)).optional(),
   }).prefault({}),
   libvirt: z.strictObject({
     /** The libvirt connection of define, start and the like. */
@@ -27,6 +48,7 @@ export type Settings = {
   readonly rootDirectory: string;
   readonly insecureRegistries: readonly string[];
   readonly libvirtUri: string;
+  readonly cacheBudget: CacheBudget;
   /** Where this user's own configuration lies, QEMU's among it. Absolute. */
   readonly configHome: string;
 };
@@ -63,6 +85,11 @@ export async function loadSettings(flags: SettingFlags, environment: Environment
   return {
     rootDirectory: resolve(workingDirectory, root ?? (isRoot ? "/var/lib/bootshim" : `${dataHome}/bootshim`)),
     insecureRegistries: file.registry.insecure,
+    cacheBudget: {
+      maxBytes: file.cache.max_bytes ?? null,
+      keepFreeBytes: file.cache.keep_free_bytes ?? null,
+      minAgeMs: file.cache.min_age ?? null,
+    },
     libvirtUri: flags.connect ?? file.libvirt.connect ?? (isRoot ? "qemu:///system" : "qemu:///session"),
     configHome,
   };

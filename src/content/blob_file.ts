@@ -1,6 +1,13 @@
 import { ShimError } from "../errors.ts";
-import { type FileStatus, type FileSystem, type OpenFile, READ_EXISTING } from "../host/file_system.ts";
+import {
+  effectiveUserId,
+  type FileStatus,
+  type FileSystem,
+  type OpenFile,
+  READ_EXISTING,
+} from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
+import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 
 /**
@@ -113,4 +120,22 @@ export function streamBlob(
     },
     cancel: () => file.close(),
   }, { highWaterMark: 0 });
+}
+
+/**
+ * What is wrong with a file that should be a blob of our own cache. QEMU's user owning it is libvirt's doing, and means
+ * that a guest's QEMU could have changed it.
+ */
+export function flawOfOwnBlob(
+  { sizeBytes, ownerId, mode }: FileStatus,
+  descriptor: Descriptor,
+): string | undefined {
+  if (sizeBytes !== descriptor.sizeBytes) {
+    return `it has ${sizeBytes} bytes, must have ${descriptor.sizeBytes} bytes`;
+  }
+  if (ownerId !== effectiveUserId()) {
+    return `it is owned by user ${ownerId}, must be owned by user ${effectiveUserId()}`;
+  }
+  if ((mode & 0o022) !== 0) return "it can be written by group or others, must be read-only";
+  return undefined;
 }

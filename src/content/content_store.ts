@@ -12,13 +12,7 @@ import { resolve } from "node:path";
 import type { ByteWindow } from "../boot/byte_window.ts";
 import { ShimError } from "../errors.ts";
 import { type Access, type DirectorySync, setAccess } from "../host/durable.ts";
-import {
-  effectiveUserId,
-  type FileStatus,
-  type FileSystem,
-  nodeFileSystem,
-  type OpenFile,
-} from "../host/file_system.ts";
+import { type FileStatus, type FileSystem, nodeFileSystem, type OpenFile } from "../host/file_system.ts";
 import { requireFreeSpace } from "../host/free_space.ts";
 import { toIoError, withIoErrors } from "../host/io_error.ts";
 import type { Descriptor } from "../image/descriptor.ts";
@@ -26,11 +20,12 @@ import { type Digest } from "../image/digest.ts";
 import type { OpenContent, VerifiedDocument } from "../image/image_source.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { verifyBytes } from "../image/verification.ts";
-import { blobCorrupt, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
+import { blobCorrupt, flawOfOwnBlob, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
 import { BlobTransfers, type LockBlobsOptions, type LockedBlobs } from "./blob_transfers.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
 import type { IngestOptions } from "./ingest.ts";
 import type { StoredReference } from "./index_entry.ts";
+import type { Lease } from "./lease.ts";
 import { ReferenceIndex } from "./reference_index.ts";
 import { blobPathIn, openLayout, type StorePaths, storePaths, writeVersion } from "./store_layout.ts";
 import { sweepIngest } from "./sweep_ingest.ts";
@@ -54,9 +49,17 @@ export class ContentStore {
   readonly #fileSystem: FileSystem;
   readonly #index: ReferenceIndex;
   readonly #transfers: BlobTransfers;
+  readonly #options: ContentStoreOptions;
+  readonly #lease: Lease | undefined;
   #onWarning: ContentStoreOptions["onWarning"];
 
-  private constructor(paths: StorePaths, fileSystem: FileSystem, options: ContentStoreOptions) {
+  private constructor(
+    paths: StorePaths,
+    fileSystem: FileSystem,
+    options: ContentStoreOptions & { readonly lease?: Lease },
+  ) {
+    this.#options = options;
+    this.#lease = options.lease;
     this.#paths = paths;
     this.#fileSystem = fileSystem;
     this.#blobAccess = { mode: options.groupId === null ? 0o400 : 0o440, groupId: options.groupId };
@@ -92,6 +95,19 @@ export class ContentStore {
       await sweepIngest(paths, fileSystem);
       return store;
     });
+  }
+
+  /**
+   * The same store, for an operation that has a lease: whatever it looks for or brings in is leased first, so that what
+   * it has once seen stays.
+   */
+  underLease(lease: Lease): ContentStore {
+    return new ContentStore(this.#paths, this.#fileSystem, { ...this.#options, lease });
+  }
+
+  /** Leases many at once: cheaper than one by one, when they are looked for. Nothing without a lease. */
+  async lease(descriptors: readonly Descriptor[]): Promise<void> {
+    await this.#lease?.add(descriptors);
   }
 
   /** Absolute path of the image layout, for messages and for other tools. */
@@ -157,6 +173,7 @@ export class ContentStore {
     open: OpenContent,
     options: IngestOptions & Pick<LockBlobsOptions, "source" | "stallMs"> = {},
   ): Promise<{ readonly receivedBytes: number }> {
+    await this.#lease?.add([descriptor]);
     return await this.#transfers.ingest(descriptor, open, options);
   }
 
@@ -171,6 +188,7 @@ export class ContentStore {
     options: LockBlobsOptions,
     body: (locked: LockedBlobs) => Promise<T>,
   ): Promise<T> {
+    await this.#lease?.add(descriptors);
     return await this.#transfers.withLocks(descriptors, options, body);
   }
 
@@ -191,6 +209,7 @@ export class ContentStore {
    * failure leaves nothing. Throws as {@link ingest} does.
    */
   async ingestBytes(document: VerifiedDocument, options: IngestOptions = {}): Promise<void> {
+    await this.#lease?.add([document.descriptor]);
     await this.#transfers.ingestBytes(document, options);
   }
 
@@ -234,6 +253,7 @@ export class ContentStore {
     const { digest, sizeBytes } = descriptor;
     const path = this.blobPath(digest);
     const context = { action: `read blob "${digest}"`, path };
+    await this.#lease?.add([descriptor]);
     return await withIoErrors(context, async () => {
       const flawOf = (status: FileStatus) => flawOfOwnBlob(status, descriptor);
       const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
@@ -335,6 +355,19 @@ export class ContentStore {
     });
   }
 
+  /**
+   * Keeps an image from being collected for want of space, or no longer.
+   *
+   * @returns what the name stands for, undefined when there is none of that name
+   * @throws {ShimError} as {@link setReference}
+   */
+  async setPinned(name: string, pinned: boolean): Promise<Descriptor | undefined> {
+    return await this.#withIndex(
+      `${pinned ? "pin" : "unpin"} image ${JSON.stringify(name)}`,
+      () => this.#index.setPinned(name, pinned),
+    );
+  }
+
   async #withIndex<T>(action: string, body: () => Promise<T>): Promise<T> {
     return await withIoErrors({ action, path: this.#paths.index }, body);
   }
@@ -343,6 +376,7 @@ export class ContentStore {
     const { digest } = descriptor;
     const path = this.blobPath(digest);
     const flawOf = (status: FileStatus) => flawOfOwnBlob(status, descriptor);
+    await this.#lease?.add([descriptor]);
     return await withIoErrors({ action: `read blob "${digest}"`, path }, async () => {
       const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
       try {
@@ -360,16 +394,4 @@ export class ContentStore {
     );
     this.#onWarning = undefined;
   }
-}
-
-/** QEMU's user owning a blob is libvirt's doing, and means that a guest's QEMU could have changed it. */
-function flawOfOwnBlob({ sizeBytes, ownerId, mode }: FileStatus, descriptor: Descriptor): string | undefined {
-  if (sizeBytes !== descriptor.sizeBytes) {
-    return `it has ${sizeBytes} bytes, must have ${descriptor.sizeBytes} bytes`;
-  }
-  if (ownerId !== effectiveUserId()) {
-    return `it is owned by user ${ownerId}, must be owned by user ${effectiveUserId()}`;
-  }
-  if ((mode & 0o022) !== 0) return "it can be written by group or others, must be read-only";
-  return undefined;
 }

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { ShimError } from "../errors.ts";
-import { type DirectorySync, writeDurably } from "../host/durable.ts";
+import { type DirectorySync, unlinkIfThere, writeDurably } from "../host/durable.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { withLock } from "../host/flock.ts";
 import { errnoOf } from "../host/io_error.ts";
@@ -28,6 +28,8 @@ export type ReferenceIndexOptions = {
   readonly fileSystem: FileSystem;
   /** Told when a damaged index was made anew. */
   readonly onRebuilt?: ((note: string) => void) | undefined;
+  /** The caller holds the collector's lock already. */
+  readonly isCollector?: boolean;
 };
 
 /**
@@ -43,11 +45,13 @@ export class ReferenceIndex {
   readonly #paths: StorePaths;
   readonly #fileSystem: FileSystem;
   readonly #onRebuilt: ReferenceIndexOptions["onRebuilt"];
+  readonly #isCollector: boolean;
 
-  constructor(paths: StorePaths, { fileSystem, onRebuilt }: ReferenceIndexOptions) {
+  constructor(paths: StorePaths, { fileSystem, onRebuilt, isCollector = false }: ReferenceIndexOptions) {
     this.#paths = paths;
     this.#fileSystem = fileSystem;
     this.#onRebuilt = onRebuilt;
+    this.#isCollector = isCollector;
     this.records = new ReferenceRecords(paths.references, fileSystem);
   }
 
@@ -129,6 +133,24 @@ export class ReferenceIndex {
     });
   }
 
+  /**
+   * Removes what crashes left: a half-written index, records without an entry.
+   *
+   * @throws {ShimError} CACHE_LAYOUT_INVALID for a record without an entry that cannot be read
+   */
+  async removeStrays(): Promise<void> {
+    await this.#locked(async () => {
+      const { manifests } = await this.#readOrRebuild();
+      await unlinkIfThere(this.#paths.indexTemporary, this.#fileSystem);
+      for (const file of await this.strays(manifests)) await this.records.removeStray(file);
+    });
+  }
+
+  /** File names of records that belong to none of these entries. */
+  async strays(entries: readonly EntryJson[]): Promise<string[]> {
+    return await this.records.strays(entries.map(nameOf).filter((name) => name !== undefined));
+  }
+
   /** Writes a record for each name that has none: the cache was made by a bootshim that kept none. */
   async writeMissingRecords(): Promise<void> {
     await this.#locked(async () => {
@@ -141,9 +163,13 @@ export class ReferenceIndex {
     });
   }
 
+  /** Names change while nobody collects: a name must not come to stand for something else while it is given up. */
   async #locked<T>(body: () => Promise<T>): Promise<T> {
-    const options = { mode: "exclusive", timeoutMs: LOCK_TIMEOUT_MS, fileSystem: this.#fileSystem } as const;
-    return await withLock(this.#paths.indexLock, options, body);
+    const { indexLock, collectLock } = this.#paths;
+    const options = { timeoutMs: LOCK_TIMEOUT_MS, fileSystem: this.#fileSystem };
+    const change = () => withLock(indexLock, { ...options, mode: "exclusive" }, body);
+    if (this.#isCollector) return await change();
+    return await withLock(collectLock, { ...options, mode: "shared" }, change);
   }
 
   /** Writes nothing when `change` gives back the very array it got. */

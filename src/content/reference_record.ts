@@ -90,8 +90,13 @@ export class ReferenceRecords {
    * @throws {ShimError} CACHE_LAYOUT_INVALID for one that cannot be read: nobody knows what it kept
    */
   async removeStray(file: string): Promise<void> {
-    if (RECORD_FILE.test(file)) await this.#readFile(file);
+    await this.requireReadable(file);
     await unlinkIfThere(join(this.#directory, file), this.#fileSystem);
+  }
+
+  /** @throws {ShimError} CACHE_LAYOUT_INVALID for a record that cannot be read */
+  async requireReadable(file: string): Promise<void> {
+    if (RECORD_FILE.test(file)) await this.#readFile(file);
   }
 
   /** All of them; one that cannot be read does not hide the others. */

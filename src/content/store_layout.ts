@@ -38,6 +38,12 @@ export type StorePaths = {
   readonly ingest: string;
   /** A record for each name in the index. */
   readonly references: string;
+  /** What operations under way need. */
+  readonly leases: string;
+  /** Damaged blobs, out of everybody's way. */
+  readonly quarantine: string;
+  /** Held shared while a lease or a name changes, exclusively by the collector. */
+  readonly collectLock: string;
   /** Which version of bootshim's own files this is. */
   readonly version: string;
   readonly indexLock: string;
@@ -60,6 +66,9 @@ export function storePaths(root: string): StorePaths {
     blobs: join(images, "blobs"),
     ingest: join(root, "ingest"),
     references: join(root, "references"),
+    leases: join(root, "leases"),
+    quarantine: join(root, "quarantine"),
+    collectLock: join(locks, "collect"),
     version: join(root, "version.json"),
     indexLock: join(locks, "index"),
     ingestLock: join(locks, "ingest"),
@@ -94,13 +103,13 @@ export async function openLayout(
   { groupId, fileSystem }: StoreOptions,
 ): Promise<{ needsRecords: boolean }> {
   const shared: Access = { mode: groupId === null ? 0o700 : 0o750, groupId };
-  const { root, images, blobs, ingest, references } = paths;
+  const { root, images, blobs, ingest, references, leases, quarantine } = paths;
   await openRootDirectory(root, { ...shared, fileSystem });
   const version = await readVersion(paths, fileSystem);
   for (const path of [images, blobs, join(blobs, "sha256"), join(blobs, "sha512")]) {
     await ensurePrivateDirectory(path, { ...shared, fileSystem });
   }
-  for (const path of [ingest, references]) {
+  for (const path of [ingest, references, leases, quarantine]) {
     await ensurePrivateDirectory(path, { mode: 0o700, groupId: null, fileSystem });
   }
   if (version !== undefined && await isComplete(paths, fileSystem)) return { needsRecords: false };

@@ -1,7 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { constants } from "node:fs";
-import { CREATE_NEW, effectiveUserId, type FileSystem, type OpenFile, withOpenFile } from "./file_system.ts";
+import {
+  CREATE_NEW,
+  effectiveUserId,
+  type FileStatus,
+  type FileSystem,
+  type OpenFile,
+  withOpenFile,
+} from "./file_system.ts";
 import { errnoOf } from "./io_error.ts";
 
 /**
@@ -90,6 +97,26 @@ export async function unlinkIfThere(path: string, fileSystem: FileSystem): Promi
     return true;
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** The names in a directory; none when it is not there. Rejects with an errno error. */
+export async function readdirIfThere(path: string, fileSystem: FileSystem): Promise<string[]> {
+  try {
+    return await fileSystem.readdir(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** A path's own status, undefined when there is nothing by that name. Rejects with an errno error. */
+export async function statusIfThere(path: string, fileSystem: FileSystem): Promise<FileStatus | undefined> {
+  try {
+    return await fileSystem.lstat(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
     throw error;
   }
 }

@@ -33,6 +33,10 @@ export type FileStatus = {
   readonly inode: number;
   /** Of the last write, milliseconds since 1970; to be compared with itself only, because clocks jump. */
   readonly modifiedMs: number;
+  /** Of the last change to content, name or access; milliseconds since 1970, whole seconds where the runtime rounds. */
+  readonly changedMs: number;
+  /** What it takes on disk: less than its size where there are holes. */
+  readonly allocatedBytes: number;
 };
 
 /** An open file or directory. Whoever opened it closes it. */
@@ -113,6 +117,8 @@ function toStatus(stats: Stats): FileStatus {
     device: stats.dev,
     inode: stats.ino,
     modifiedMs: stats.mtimeMs,
+    changedMs: stats.ctimeMs,
+    allocatedBytes: stats.blocks * 512,
   };
 }
 

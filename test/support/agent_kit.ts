@@ -1,7 +1,10 @@
 import { join } from "node:path";
-import type { AgentContext } from "../../src/agent/agent_context.ts";
+import { type AgentContext, NO_BUDGET } from "../../src/agent/agent_context.ts";
+import { cacheUsers } from "../../src/agent/cache_users.ts";
+import { Collector } from "../../src/content/collector.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
+import { Leases } from "../../src/content/lease.ts";
 import { MachineStore } from "../../src/machine/machine_store.ts";
 import { Registries } from "../../src/registry/registries.ts";
 
@@ -11,10 +14,14 @@ export async function openAgent(
   { notes = [], ...changes }: Partial<AgentContext> & { notes?: string[] } = {},
 ): Promise<AgentContext> {
   const content = await ContentStore.open({ rootDirectory, groupId: null });
+  const machines = await MachineStore.open({ rootDirectory, groupId: null });
   return {
     content,
+    leases: new Leases({ rootDirectory }),
+    collector: new Collector({ rootDirectory, users: () => cacheUsers(machines) }),
+    cacheBudget: NO_BUDGET,
     derived: new DerivedDisks({ rootDirectory, groupId: null, content }),
-    machines: await MachineStore.open({ rootDirectory, groupId: null }),
+    machines,
     rootDirectory,
     registries: new Registries(),
     libvirtUri: "test:///default",

@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { NO_BUDGET } from "../../../src/agent/agent_context.ts";
 import { type Environment, loadSettings, type SettingFlags } from "../../../src/config/settings.ts";
 import { failureOf } from "../../support/failures.ts";
 import { randomWord } from "../../support/random_word.ts";
@@ -36,6 +37,7 @@ describe("loadSettings", () => {
     expect(await loadSettings({}, user())).toEqual({
       rootDirectory: `${directory()}/.local/share/bootshim`,
       insecureRegistries: [],
+      cacheBudget: NO_BUDGET,
       libvirtUri: "qemu:///session",
       configHome: `${directory()}/.config`,
     });
@@ -47,6 +49,7 @@ describe("loadSettings", () => {
     expect(await loadSettings({ config: path }, root)).toEqual({
       rootDirectory: "/var/lib/bootshim",
       insecureRegistries: [],
+      cacheBudget: NO_BUDGET,
       libvirtUri: "qemu:///system",
       configHome: `${directory()}/.config`,
     });
@@ -54,11 +57,13 @@ describe("loadSettings", () => {
 
   it("reads every key of the file", async () => {
     const path = await write(
-      `root = "/srv/${word}"\n[registry]\ninsecure = ["h.io:5000", "i.io"]\n[libvirt]\nconnect = "test:///default"\n`,
+      `root = "/srv/${word}"\n[registry]\ninsecure = ["h.io:5000", "i.io"]\n[libvirt]\nconnect = "test:///default"\n` +
+        `[cache]\nmax_bytes = "20GiB"\nkeep_free_bytes = 5000\nmin_age = "36h"\n`,
     );
     expect(await loadSettings({ config: path }, user())).toEqual({
       rootDirectory: `/srv/${word}`,
       insecureRegistries: ["h.io:5000", "i.io"],
+      cacheBudget: { maxBytes: 20 * 2 ** 30, keepFreeBytes: 5000, minAgeMs: 36 * 3_600_000 },
       libvirtUri: "test:///default",
       configHome: `${directory()}/.config`,
     });
@@ -76,6 +81,7 @@ describe("loadSettings", () => {
     expect(await loadSettings({ config, ...flags }, user(variables))).toEqual({
       rootDirectory,
       insecureRegistries: [],
+      cacheBudget: NO_BUDGET,
       libvirtUri: "file:///",
       configHome: `${directory()}/.config`,
     });

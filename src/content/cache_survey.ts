@@ -1,0 +1,125 @@
+import { join } from "node:path";
+import { runAtMost } from "../host/at_most.ts";
+import { readdirIfThere } from "../host/durable.ts";
+import type { FileSystem } from "../host/file_system.ts";
+import { type Digest, parseDigest } from "../image/digest.ts";
+import { type EntryJson, nameOf } from "./index_entry.ts";
+import type { Needs } from "./lease.ts";
+import { Reachability, type Root } from "./reachable.ts";
+import type { StorePaths } from "./store_layout.ts";
+
+/** How many documents are read side by side. */
+const PARALLEL_READS = 16;
+
+/** Somebody outside of the cache who needs blobs of it: a machine. */
+export type CacheUser = {
+  readonly id: string;
+  /** What it was made from; must be in the cache. */
+  readonly manifestDigest: Digest;
+  /** Whatever else it names. */
+  readonly digests: readonly Digest[];
+};
+
+/** Who needs something, read from disk while nobody can begin to need more. */
+export type CacheSurvey = {
+  readonly entries: readonly EntryJson[];
+  readonly users: readonly CacheUser[];
+  readonly leased: Needs;
+};
+
+/** An entry of the index, and what it leads to. */
+export type SurveyedEntry = {
+  /** Undefined for an entry that is not ours. */
+  readonly name: string | undefined;
+  readonly digest: Digest;
+  readonly entry: EntryJson;
+  readonly all: ReadonlySet<Digest>;
+  /** Indexes and manifests only. */
+  readonly documents: ReadonlySet<Digest>;
+};
+
+export type Reached = {
+  readonly entries: readonly SurveyedEntry[];
+  /** What machines and operations under way need. */
+  readonly held: ReadonlySet<Digest>;
+  /** Of these, the documents that they name themselves: an image that has one of them is in use. */
+  readonly heldDocuments: ReadonlySet<Digest>;
+};
+
+/**
+ * Follows every entry, user and lease down to the last blob.
+ *
+ * @param options.cut counts as if no entry named it
+ * @throws {ShimError} CACHE_LAYOUT_INVALID, CONTENT_CORRUPT when something on the way cannot be read: then nobody knows
+ *   what is needed; errno errors pass
+ */
+export async function reachAll(
+  paths: StorePaths,
+  survey: CacheSurvey,
+  options: {
+    readonly fileSystem: FileSystem;
+    readonly signal?: AbortSignal | undefined;
+    readonly cut?: Digest;
+  },
+): Promise<Reached> {
+  const reachability = new Reachability(paths, options);
+  const entries: SurveyedEntry[] = [];
+  await runAtMost(PARALLEL_READS, survey.entries, { signal: options.signal }, async (entry) => {
+    const digest = digestNamed(entry["digest"]);
+    if (!digest) return;
+    const name = nameOf(entry);
+    // What others wrote may be a layout that they have not completed.
+    const reached = await reachability.from({ digest, isRequired: name !== undefined });
+    entries.push({ entry, digest, name, ...reached });
+  });
+  const held = new Set<Digest>();
+  const roots: Root[] = [
+    ...survey.users.map((user) => ({ digest: user.manifestDigest, isRequired: true })),
+    ...[...survey.users.flatMap((user) => user.digests), ...survey.leased].map((digest) => ({
+      digest,
+      isRequired: false,
+    })),
+  ];
+  await runAtMost(PARALLEL_READS, roots, { signal: options.signal }, async (root) => {
+    for (const digest of (await reachability.from(root)).all) held.add(digest);
+  });
+  const heldDocuments = new Set([...survey.users.map((user) => user.manifestDigest), ...survey.leased]);
+  return { entries, held, heldDocuments };
+}
+
+/** Undefined for what can be no blob of this layout. */
+function digestNamed(text: unknown): Digest | undefined {
+  try {
+    return typeof text === "string" ? parseDigest(text) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Everything that is needed: by images, machines and operations under way. */
+export function neededBlobs(
+  { held }: Reached,
+  entries: readonly SurveyedEntry[],
+): Set<Digest> {
+  const needed = new Set(held);
+  for (const { all } of entries) for (const digest of all) needed.add(digest);
+  return needed;
+}
+
+/**
+ * The files in `DIRECTORY/ALGORITHM/` that are named after a digest, alone or with an ending; other names are somebody
+ * else's. Rejects with an errno error.
+ */
+export async function filesByDigest(
+  directory: string,
+  fileSystem: FileSystem,
+): Promise<Map<Digest, readonly string[]>> {
+  const files = new Map<Digest, readonly string[]>();
+  for (const algorithm of ["sha256", "sha512"]) {
+    for (const name of await readdirIfThere(join(directory, algorithm), fileSystem)) {
+      const digest = digestNamed(`${algorithm}:${name.split(".")[0]}`);
+      if (digest) files.set(digest, [...files.get(digest) ?? [], join(directory, algorithm, name)]);
+    }
+  }
+  return files;
+}

@@ -1,0 +1,147 @@
+import { createHash } from "node:crypto";
+import { ShimError } from "../errors.ts";
+import { effectiveUserId, type FileSystem } from "../host/file_system.ts";
+import { type Digest, digestAlgorithm, digestEncoded, parseDigest } from "../image/digest.ts";
+import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
+import { isIndexType, isManifestType } from "../image/media_type.ts";
+import { blobCorrupt, openBlobFile, readUpTo } from "./blob_file.ts";
+import { blobPathIn, type StorePaths } from "./store_layout.ts";
+
+/** Where collection begins to look for what is needed. */
+export type Root = {
+  readonly digest: Digest;
+  /** Whether it must be there: without it nobody knows what else is needed. */
+  readonly isRequired: boolean;
+};
+
+/** What a document names, all of it in the cache or not. */
+type Links = { readonly documents: readonly Digest[]; readonly blobs: readonly Digest[] };
+
+const NONE: Links = { documents: [], blobs: [] };
+const JSON_WHITESPACE = [0x20, 0x09, 0x0a, 0x0d];
+const OPENING_BRACE = 0x7b;
+/** A document of four MiB cannot be nested deeper than this and mean anything. */
+const MAX_NESTING = 32;
+
+/**
+ * Finds out which blobs roots lead to. Generous on purpose, because a blob that is kept in vain costs space, and one
+ * that is removed in vain costs a machine: every descriptor in a document counts, wherever it stands in it and whether
+ * or not our own reader would take the document; sizes are not compared. But what cannot be read, or is not what
+ * its name says, ends the search.
+ */
+export class Reachability {
+  readonly #paths: StorePaths;
+  readonly #fileSystem: FileSystem;
+  readonly #links = new Map<Digest, Promise<Links>>();
+  /** Counts as not named by anything; what is below it is needed only when something else needs it. */
+  readonly #cut: Digest | undefined;
+
+  constructor(
+    paths: StorePaths,
+    { fileSystem, cut }: { readonly fileSystem: FileSystem; readonly cut?: Digest },
+  ) {
+    this.#paths = paths;
+    this.#fileSystem = fileSystem;
+    this.#cut = cut;
+  }
+
+  /**
+   * All that a root leads to, itself included. Documents are read once however many roots lead to them.
+   *
+   * @throws {ShimError} CACHE_LAYOUT_INVALID when a required root is not there; CONTENT_CORRUPT; errno errors pass
+   */
+  async from({ digest, isRequired }: Root): Promise<{ all: Set<Digest>; documents: Set<Digest> }> {
+    const all = new Set<Digest>();
+    const documents = new Set<Digest>();
+    const visit = async (each: Digest): Promise<void> => {
+      if (each === this.#cut || documents.has(each)) return;
+      documents.add(each);
+      all.add(each);
+      const links = await this.#linksOf(each, isRequired && each === digest);
+      for (const blob of links.blobs) if (blob !== this.#cut) all.add(blob);
+      // One by one: an index may list a thousand, and many roots are looked at side by side.
+      for (const document of links.documents) await visit(document);
+    };
+    await visit(digest);
+    return { all, documents };
+  }
+
+  #linksOf(digest: Digest, isRequired: boolean): Promise<Links> {
+    const known = this.#links.get(digest);
+    if (known && !isRequired) return known;
+    const links = this.#readLinks(digest, isRequired);
+    this.#links.set(digest, links);
+    return links;
+  }
+
+  async #readLinks(digest: Digest, isRequired: boolean): Promise<Links> {
+    const bytes = await this.#readDocument(digest, isRequired);
+    return bytes ? linksIn(bytes) : NONE;
+  }
+
+  /** Undefined when it is not there, or too large for a document. */
+  async #readDocument(digest: Digest, isRequired: boolean): Promise<Uint8Array | undefined> {
+    const path = blobPathIn(this.#paths.blobs, digest);
+    const flawOf = ({ ownerId }: { readonly ownerId: number }) =>
+      ownerId === effectiveUserId() ? undefined : `it is owned by user ${ownerId}`;
+    try {
+      const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
+      let bytes: Uint8Array;
+      try {
+        const { sizeBytes } = await file.status();
+        if (sizeBytes > MAX_DOCUMENT_BYTES) return undefined;
+        bytes = await readUpTo(file, sizeBytes);
+      } finally {
+        await file.close();
+      }
+      const actual = createHash(digestAlgorithm(digest)).update(bytes).digest("hex");
+      if (actual === digestEncoded(digest)) return bytes;
+      throw blobCorrupt(digest, { path, why: "its bytes are not what its name says" });
+    } catch (error) {
+      if (!(error instanceof ShimError) || error.code !== "IMAGE_NOT_FOUND") throw error;
+      if (!isRequired) return undefined;
+      throw new ShimError(
+        "CACHE_LAYOUT_INVALID",
+        `Cannot tell what is needed: "${digest}" is in use, and not in the cache`,
+        { cause: error, details: { remedy: "run: bootshim check --repair", digest, path } },
+      );
+    }
+  }
+}
+
+/** Every object with a digest that could name a blob of ours. Bytes that are no JSON object name nothing. */
+function linksIn(bytes: Uint8Array): Links {
+  const first = bytes.find((byte) => !JSON_WHITESPACE.includes(byte));
+  if (first !== OPENING_BRACE) return NONE;
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return NONE;
+  }
+  const documents = new Set<Digest>();
+  const blobs = new Set<Digest>();
+  const visit = (part: unknown, depth: number): void => {
+    if (typeof part !== "object" || part === null || depth > MAX_NESTING) return;
+    const digest = digestIn(part);
+    if (digest) (isDocument(part) ? documents : blobs).add(digest);
+    for (const child of Object.values(part)) visit(child, depth + 1);
+  };
+  visit(value, 0);
+  return { documents: [...documents], blobs: [...blobs] };
+}
+
+function digestIn(part: object): Digest | undefined {
+  const text = "digest" in part ? part.digest : undefined;
+  if (typeof text !== "string") return undefined;
+  try {
+    return parseDigest(text);
+  } catch {
+    return undefined; // not a name that a blob of ours can have
+  }
+}
+
+function isDocument(part: object): boolean {
+  const mediaType = "mediaType" in part ? part.mediaType : undefined;
+  return typeof mediaType === "string" && (isIndexType(mediaType) || isManifestType(mediaType));
+}

@@ -1,0 +1,94 @@
+import { ShimError } from "../errors.ts";
+import { type Digest, shortDigest } from "../image/digest.ts";
+import type { CacheSurvey, CacheUser, Reached, SurveyedEntry } from "./cache_survey.ts";
+import { isPinned, nameOf } from "./index_entry.ts";
+
+/** What is to be given up. */
+export type RemoveWish = {
+  /** Entries to forget. */
+  readonly names: readonly string[];
+  /** A document to give up though entries may go on naming it. */
+  readonly digest?: Digest | undefined;
+};
+
+/**
+ * Refuses what is pinned, and what is known without looking into any document to be in use.
+ *
+ * @throws {ShimError} IN_USE
+ */
+export function requireUnclaimed(
+  { entries, users, leased }: CacheSurvey,
+  { names, digest }: RemoveWish,
+): void {
+  for (const entry of entries) {
+    const name = nameOf(entry);
+    if (name === undefined || !names.includes(name) || !isPinned(entry)) continue;
+    throw new ShimError("IN_USE", `Cannot remove image "${name}": it is pinned`, {
+      details: { reference: name, remedy: `run: bootshim unpin ${name}` },
+    });
+  }
+  if (digest) requireNoUser(shortDigest(digest), { users, leased, documents: new Set([digest]) });
+}
+
+/**
+ * Refuses images that a machine or an operation under way needs, unless another name keeps what it needs.
+ *
+ * @throws {ShimError} IN_USE
+ */
+export function requireUnused(
+  { users, leased }: CacheSurvey,
+  { targets, others }: {
+    readonly targets: readonly SurveyedEntry[];
+    readonly others: readonly SurveyedEntry[];
+  },
+): void {
+  const kept = new Set(others.flatMap((each) => [...each.documents]));
+  for (const { name = "", documents } of targets) {
+    requireNoUser(name, {
+      users,
+      leased,
+      documents: new Set([...documents].filter((each) => !kept.has(each))),
+    });
+  }
+}
+
+/**
+ * A layer is removed with its image, or not at all.
+ *
+ * @throws {ShimError} REQUEST_INVALID
+ */
+export function requireNoPart(digest: Digest, { entries }: Reached): void {
+  const whole = entries.find((each) => each.all.has(digest) && !each.documents.has(digest));
+  if (!whole) return;
+  throw new ShimError(
+    "REQUEST_INVALID",
+    `Cannot remove "${shortDigest(digest)}": it is a part of image "${whole.name ?? whole.digest}"`,
+    { details: { digest, remedy: `remove the image: bootshim rm ${whole.name ?? whole.digest}` } },
+  );
+}
+
+function requireNoUser(
+  what: string,
+  { users, leased, documents }: {
+    readonly users: readonly CacheUser[];
+    readonly leased: readonly Digest[];
+    readonly documents: ReadonlySet<Digest>;
+  },
+): void {
+  const machines = users.filter((user) => documents.has(user.manifestDigest)).map((user) => user.id);
+  if (machines.length > 0) {
+    const remedy = `give them up first: bootshim release ${machines[0]}`;
+    throw new ShimError(
+      "IN_USE",
+      `Cannot remove image "${what}": ${machines.length} machines are made from it, ${
+        machines.slice(0, 5).join(", ")
+      }${machines.length > 5 ? " and others" : ""}`,
+      { details: { machines, remedy } },
+    );
+  }
+  if (leased.some((digest) => documents.has(digest))) {
+    throw new ShimError("IN_USE", `Cannot remove image "${what}": an operation under way needs it`, {
+      details: { remedy: "try again when it is done" },
+    });
+  }
+}
