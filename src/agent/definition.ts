@@ -5,6 +5,8 @@ import { defineDomain } from "../hypervisor/define_domain.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
 import { type Fragment, renderFragment } from "../hypervisor/domain_xml/fragment.ts";
 import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
+import { quoteShell } from "../hypervisor/qemu_command/shell.ts";
+import { tpmEmulatorCommand } from "../qemu/tpm_emulator.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { readDefinition, requireMachine } from "./domains.ts";
 import { chooseAcceleration, chooseFirmware } from "./host_facts.ts";
@@ -12,6 +14,7 @@ import { withSource } from "./open_source.ts";
 import type { DiskWishes } from "./machine_disks.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
 import { fragmentName, type MachineWishes } from "./prepare_machine.ts";
+import type { MachineDocument } from "./prepare_document.ts";
 import type { OperationOptions } from "./progress.ts";
 import { pullResolved } from "./pull_image.ts";
 import { type ImageWish, resolveImage } from "./resolve_image.ts";
@@ -24,9 +27,18 @@ export type Definition = {
   readonly qemuCommand: readonly string[];
 };
 
+/** Where a machine's TPM is when no libvirt keeps one for it. */
+export function tpmPlaceOf({ directory }: Pick<MachineDocument, "directory">) {
+  return { stateDirectory: join(directory, "tpm"), socketPath: join(directory, "tpm.sock") };
+}
+
 /** The definitions made when the machine was prepared. @throws {ShimError} MACHINE_NOT_FOUND */
 export async function definitionOfMachine(context: AgentContext, id: string): Promise<Definition> {
   const machine = await requireMachine(context, id);
+  if (machine.qemuCommand.includes("-tpmdev")) {
+    const command = quoteShell(tpmEmulatorCommand(tpmPlaceOf(machine))).replaceAll(/ \\\n */g, " ");
+    context.note(`plain QEMU wants the machine's TPM to be there before it: ${command}`);
+  }
   const read = (fragment: Fragment) =>
     readDefinition(machine, join(machine.directory, fragmentName(fragment)));
   return {

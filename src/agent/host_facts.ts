@@ -4,6 +4,8 @@ import { z } from "zod";
 import { ShimError } from "../errors.ts";
 import { writeDurably } from "../host/durable.ts";
 import { nodeFileSystem } from "../host/file_system.ts";
+import { freeHugePageBytes } from "../host/huge_pages.ts";
+import type { DomainWishes } from "../hypervisor/define_domain.ts";
 import {
   chooseUefiFirmware,
   firmwareDescriptorSchema,
@@ -13,7 +15,10 @@ import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import type { Architecture } from "../image/platform.ts";
 import { type AccelerationVerdict, probeAcceleration, probeKey } from "../qemu/acceleration_probe.ts";
 import { readFirmwareDescriptors } from "../qemu/firmware_descriptors.ts";
+import { requireProgram } from "../qemu/program_path.ts";
 import type { AgentContext } from "./agent_context.ts";
+
+const BYTES_PER_MIB = 2 ** 20;
 
 const keptVerdict = z.object({ key: z.string(), acceleration: z.enum(["kvm", "tcg"]), evidence: z.string() });
 
@@ -73,6 +78,26 @@ export async function chooseFirmware(
     return parsed.success ? [parsed.data] : [];
   });
   return chooseUefiFirmware(descriptors, { architecture, secureBoot });
+}
+
+/**
+ * Refuses what this host has no parts for, before anything is made.
+ *
+ * @throws {ShimError} HYPERVISOR_UNAVAILABLE for a TPM without swtpm, and for more huge pages than are free
+ */
+export async function requireHostParts(
+  { tpm, hugepages, memoryMib }: Pick<DomainWishes, "tpm" | "hugepages" | "memoryMib">,
+): Promise<void> {
+  // libvirt makes a new TPM's keys by the second.
+  if (tpm) { for (const program of ["swtpm", "swtpm_setup"]) await requireProgram(program); }
+  if (!hugepages) return;
+  const freeMib = Math.floor(await freeHugePageBytes() / BYTES_PER_MIB);
+  if (freeMib >= memoryMib) return;
+  throw new ShimError(
+    "HYPERVISOR_UNAVAILABLE",
+    `Cannot give ${memoryMib} MiB of huge pages: ${freeMib} MiB of them are free on this host`,
+    { details: { remedy: "make room, as with: sysctl vm.nr_hugepages=N; or do without --hugepages" } },
+  );
 }
 
 /** @throws {ShimError} HYPERVISOR_UNAVAILABLE when the host has no UEFI firmware for the architecture */

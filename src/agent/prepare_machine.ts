@@ -15,7 +15,7 @@ import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
 import type { HeldMachine } from "../machine/held_machine.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { chooseAcceleration, chooseFirmware, requireFirmware } from "./host_facts.ts";
+import { chooseAcceleration, chooseFirmware, requireFirmware, requireHostParts } from "./host_facts.ts";
 import { type EmptyDiskWish, makeEmptyDisks } from "./empty_disks.ts";
 import { type DiskPlace, type DiskWishes, makeDisks } from "./machine_disks.ts";
 import type { BootWishes } from "./prepare_boot.ts";
@@ -171,6 +171,28 @@ async function makeBootDisks({ boot, machine }: Building, place: DiskPlace): Pro
   return await makeEmptyDisks("scratch", [{ sizeBytes: diskSizeBytes, serial: "scratch" }], place);
 }
 
+/**
+ * The kernel and what goes with it. root's libvirt gives them to QEMU's user when the machine has a TPM (see
+ * `domain_xml/ownership.ts`), so that machine has copies: the cached layers belong to all.
+ */
+async function makeBootFiles(
+  { context, boot, machine }: Building & { readonly context: AgentContext },
+  { directory, place, fileSystem, signal }: DiskPlace,
+): Promise<PreparedBoot> {
+  if (!machine.tpm || !context.isRoot) return boot;
+  const copy = async (path: string | null, name: string) => {
+    if (path === null) return null;
+    await copyFileSparsely(path, join(directory, name), { fileSystem, signal });
+    return join(place, name);
+  };
+  return {
+    ...boot,
+    kernel: await copy(boot.kernel, "kernel"),
+    initramfs: await copy(boot.initramfs, "initramfs"),
+    uki: await copy(boot.uki, "uki.efi"),
+  };
+}
+
 type Building = Parts & {
   readonly id: MachineId;
   readonly directory: string;
@@ -188,6 +210,7 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     acceleration: machine.acceleration,
     signal,
   });
+  await requireHostParts(machine);
   const uefiFirmware = await chooseFirmware(context, boot.architecture, { secureBoot: machine.secureBoot });
   const diskPlace = { directory, place, fileSystem, signal, note: context.note };
   const provisioned = await makeProvisioning(machine.provisioning, { id, uuid }, diskPlace);
@@ -205,9 +228,10 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
       mayFollow: true,
     });
   }
+  const bootFiles = await makeBootFiles({ ...building, context }, diskPlace);
   const nvram = hasNvram ? join(place, NVRAM_NAME) : null;
   const definition = defineDomain({
-    boot,
+    boot: bootFiles,
     machine: {
       id,
       uuid,

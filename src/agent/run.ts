@@ -2,7 +2,9 @@ import { randomBytes } from "node:crypto";
 import { ShimError } from "../errors.ts";
 import { parseMachineId } from "../machine/machine_id.ts";
 import { runQemu } from "../qemu/qemu_process.ts";
+import { withTpmEmulator } from "../qemu/tpm_emulator.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { tpmPlaceOf } from "./definition.ts";
 import { prepare, type PrepareWish } from "./prepare.ts";
 import type { PrepareDocument } from "./prepare_document.ts";
 import type { MachineWishes } from "./prepare_machine.ts";
@@ -55,17 +57,20 @@ export async function run(
 
 async function runPrepared(
   document: PrepareDocument,
-  { isKept, stdin, timeoutMs }: RunWish,
+  { isKept, stdin, timeoutMs, machine: { tpm } }: RunWish,
   options: RunOptions,
 ): Promise<void> {
   const { machine } = document;
   if (!machine) throw new ShimError("INTERNAL", "Cannot run the image: prepare gave no machine");
   options.onPrepared?.(document);
-  await runQemu(machine.qemuCommand, {
-    stdin,
-    onConsole: options.onConsole,
-    timeoutMs,
-    signal: options.signal,
-    ...(isKept ? { consoleLogPath: `${machine.directory}/console.log` } : {}),
-  });
+  const { signal, onConsole } = options;
+  const guest = async () =>
+    void await runQemu(machine.qemuCommand, {
+      stdin,
+      onConsole,
+      timeoutMs,
+      signal,
+      ...(isKept ? { consoleLogPath: `${machine.directory}/console.log` } : {}),
+    });
+  await (tpm ? withTpmEmulator({ ...tpmPlaceOf(machine), signal }, guest) : guest());
 }

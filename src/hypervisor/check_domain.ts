@@ -80,7 +80,9 @@ function requireBoot(boot: DomainBoot, { architecture, disks }: DomainDefinition
     requirePath("UEFI loader", boot.firmware.loaderPath);
     requirePath("NVRAM", boot.firmware.nvramPath);
     if (boot.firmware.secureBoot && architecture !== "amd64") {
-      throw impossible(`Secure Boot on architecture "${architecture}", which QEMU has for "amd64" only`);
+      throw impossible(
+        `Secure Boot on architecture "${architecture}", whose variable store QEMU protects on "amd64" only`,
+      );
     }
   } else if (boot.firmware.kind === "bios" && architecture !== "amd64") {
     throw impossible(`firmware "bios" on architecture "${architecture}", which has "uefi" only`);

@@ -9,6 +9,8 @@ const LITTLE_PATH_TABLE_SECTOR = 18;
 const BIG_PATH_TABLE_SECTOR = 19;
 const ROOT_SECTOR = 20;
 const FIRST_FILE_SECTOR = 21;
+/** What writers of discs append: readers that probe by large blocks (busybox's among them) pass over a shorter volume. */
+const PADDING_SECTORS = 150;
 /** One path table entry: the root's. */
 const PATH_TABLE_BYTES = 10;
 const IS_DIRECTORY = 2;
@@ -30,9 +32,9 @@ export function renderNoCloudSeed(files: readonly SeedFile[]): Uint8Array {
     placed.push({ ...file, sector });
     sector += Math.ceil(file.bytes.length / SECTOR_BYTES);
   }
-  const image = new Uint8Array(sector * SECTOR_BYTES);
+  const image = new Uint8Array((sector + PADDING_SECTORS) * SECTOR_BYTES);
   const at = (index: number) => image.subarray(index * SECTOR_BYTES);
-  writeVolumeDescriptor(at(VOLUME_SECTOR), sector);
+  writeVolumeDescriptor(at(VOLUME_SECTOR), sector + PADDING_SECTORS);
   at(TERMINATOR_SECTOR).set([255, ...ascii("CD001"), 1]);
   writePathTable(at(LITTLE_PATH_TABLE_SECTOR), true);
   writePathTable(at(BIG_PATH_TABLE_SECTOR), false);

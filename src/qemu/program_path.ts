@@ -17,6 +17,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "qemu-system-x86_64": "qemu-system-x86",
   "qemu-system-aarch64": "qemu-system-arm",
   "qemu-img": "qemu-utils",
+  swtpm: "swtpm",
+  swtpm_setup: "swtpm-tools",
   prlimit: "util-linux",
   setpriv: "util-linux",
 };

@@ -72,6 +72,11 @@ const guestReport = z.object({
   firmware: z.enum(["none", "bios", "uefi"]),
   /** SMBIOS product UUID; null when the machine has none. */
   uuid: textOrNull,
+  /** SMBIOS product serial: the machine's id. */
+  serialNumber: textOrNull,
+  secureBoot: flag,
+  /** Major version of the TPM's specification; null without a TPM. */
+  tpm: textOrNull,
   cpus: count,
   memoryKib: count,
   cmdline: z.string(),
@@ -85,6 +90,8 @@ const guestReport = z.object({
   isoWord: z.string().nullable(),
   /** Files under `opt/` that the hypervisor passed in. */
   fwCfg: z.array(z.object({ name: z.string(), sha256: z.string().regex(/^[0-9a-f]{64}$/) })),
+  /** Files of a cloud-init seed. */
+  seed: z.array(z.object({ name: z.string(), sha256: z.string().regex(/^[0-9a-f]{64}$/) })),
   /** /word on the disk that `root=` names; null when there is no `root=`. */
   rootWord: z.string().nullable(),
   /** How many boots have written to that disk, this one included; null when it is read-only. */
@@ -105,6 +112,7 @@ export function parseGuestReport(consoleText: string): GuestReport {
   const disks: unknown[] = [];
   const cdroms: unknown[] = [];
   const fwCfg: unknown[] = [];
+  const seed: unknown[] = [];
   for (const line of consoleText.split(/\r*\n/)) {
     const [, key = "", value = ""] = /^BOOTSHIM-GUEST (\w+)=(.*)$/.exec(line) ?? [];
     const disk = /^(\S+) serial=(.*) sizeBytes=(\d+) readOnly=(\d)$/.exec(value);
@@ -115,6 +123,7 @@ export function parseGuestReport(consoleText: string): GuestReport {
     } else if (key === "cdrom" && cdrom) {
       cdroms.push({ name: cdrom[1], volume: cdrom[2], sizeBytes: cdrom[3] });
     } else if (key === "fwCfg" && file) fwCfg.push({ name: file[1], sha256: file[2] });
+    else if (key === "seed" && file) seed.push({ name: file[1], sha256: file[2] });
     else facts.set(key, value);
   }
   if (facts.get("end") !== "ok") {
@@ -125,5 +134,5 @@ export function parseGuestReport(consoleText: string): GuestReport {
   const optional = Object.fromEntries(
     ["shimWord", "isoWord", "rootWord", "rootBoots", "rootError"].map((key) => [key, facts.get(key) ?? null]),
   );
-  return guestReport.parse({ ...Object.fromEntries(facts), ...optional, disks, cdroms, fwCfg });
+  return guestReport.parse({ ...Object.fromEntries(facts), ...optional, disks, cdroms, fwCfg, seed });
 }

@@ -6,6 +6,7 @@
  */
 import type { DomainDefinition } from "../domain_definition.ts";
 import { cpuElements, memoryElements } from "./cpu_memory.ts";
+import { labelsEachSource } from "./ownership.ts";
 import { devicesElement } from "./devices/devices.ts";
 import { featuresElement } from "./features.ts";
 import { osElement } from "./os.ts";
@@ -39,6 +40,8 @@ export function renderDomainXml(definition: DomainDefinition): string {
   ));
 }
 
-function ownershipElements({ keepOwnership }: DomainDefinition): XmlElement[] {
-  return keepOwnership ? [element("seclabel", { type: "none", model: "dac" })] : [];
+function ownershipElements(definition: DomainDefinition): XmlElement[] {
+  return definition.keepOwnership && !labelsEachSource(definition)
+    ? [element("seclabel", { type: "none", model: "dac" })]
+    : [];
 }

@@ -153,7 +153,13 @@ describe("renderDomainXml", () => {
             "disk",
             { type: "file", device: "cdrom" },
             element("driver", { name: "qemu", type: "raw" }),
-            element("source", { file: boot.isoPath }),
+            element(
+              "source",
+              { file: boot.isoPath },
+              ...(domain.keepOwnership && domain.tpm
+                ? [element("seclabel", { model: "dac", relabel: "no" })]
+                : []),
+            ),
             element("backingStore"),
             element("target", { dev: "sda", bus: "scsi" }),
             element("readonly"),
@@ -170,8 +176,13 @@ describe("renderDomainXml", () => {
   it("labels ownership only when the domain keeps it", () => {
     fc.assert(fc.property(arbitraryDomain, (domain) => {
       const labels = find(parse(renderDomainXml(domain)), "seclabel");
+      const sources = domain.disks.flatMap(({ backing }) => backing ? [0, 1] : [0]).length +
+        (domain.boot.mode === "iso" ? 1 : 0);
       expect(labels).toEqual(
-        domain.keepOwnership ? [element("seclabel", { type: "none", model: "dac" })] : [],
+        !domain.keepOwnership ? [] : domain.tpm
+          // libvirt labels a TPM's socket only when the domain as a whole has no label.
+          ? Array.from({ length: sources }, () => element("seclabel", { model: "dac", relabel: "no" }))
+          : [element("seclabel", { type: "none", model: "dac" })],
       );
     }));
   });

@@ -1,11 +1,13 @@
 import type { DomainDefinition } from "../../domain_definition.ts";
+import { sourceLabelElements } from "../ownership.ts";
 import { element, type XmlElement } from "../xml_element.ts";
 
 /**
  * SCSI over virtio, on both architectures: SeaBIOS and UEFI boot from it, and kernels for guests have its driver where
  * they often lack SATA's. The controller is spelt out because libvirt's own choice for amd64 is an LSI chip that few kernels know.
  */
-export function cdromElements({ boot }: DomainDefinition): XmlElement[] {
+export function cdromElements(definition: DomainDefinition): XmlElement[] {
+  const { boot } = definition;
   if (boot.mode !== "iso") return [];
   return [
     element("controller", { type: "scsi", index: "0", model: "virtio-scsi" }),
@@ -13,7 +15,7 @@ export function cdromElements({ boot }: DomainDefinition): XmlElement[] {
       "disk",
       { type: "file", device: "cdrom" },
       element("driver", { name: "qemu", type: "raw" }),
-      element("source", { file: boot.isoPath }),
+      element("source", { file: boot.isoPath }, ...sourceLabelElements(definition)),
       element("backingStore"),
       element("target", { dev: "sda", bus: "scsi" }),
       element("readonly"),

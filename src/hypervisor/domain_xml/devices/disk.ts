@@ -1,14 +1,19 @@
 import { diskBootOrder } from "../../boot_order.ts";
 import type { DomainDefinition, DomainDisk } from "../../domain_definition.ts";
+import { sourceLabelElements } from "../ownership.ts";
 import { element, textElement, type XmlElement } from "../xml_element.ts";
 
-export function diskElements({ disks, boot }: DomainDefinition): XmlElement[] {
-  return disks.map((disk, index) => diskElement(disk, { index, bootOrder: diskBootOrder(boot, index) }));
+export function diskElements(definition: DomainDefinition): XmlElement[] {
+  const { disks, boot } = definition;
+  const labels = sourceLabelElements(definition);
+  return disks.map((disk, index) =>
+    diskElement(disk, { index, bootOrder: diskBootOrder(boot, index), labels })
+  );
 }
 
 function diskElement(
   disk: DomainDisk,
-  { index, bootOrder }: { index: number; bootOrder: number | null },
+  { index, bootOrder, labels }: { index: number; bootOrder: number | null; labels: XmlElement[] },
 ): XmlElement {
   return element(
     "disk",
@@ -19,8 +24,8 @@ function diskElement(
       // A disk that can be written gives back to the host what its guest trims.
       ...(disk.readOnly ? {} : { discard: "unmap" }),
     }),
-    element("source", { file: disk.path }),
-    backingStoreElement(disk.backing),
+    element("source", { file: disk.path }, ...labels),
+    backingStoreElement(disk.backing, labels),
     element("target", { dev: `vd${String.fromCharCode("a".charCodeAt(0) + index)}`, bus: "virtio" }),
     ...(disk.readOnly ? [element("readonly")] : []),
     ...(disk.serial === null ? [] : [textElement("serial", disk.serial)]),
@@ -34,13 +39,13 @@ function diskElement(
  *
  * @see https://libvirt.org/kbase/backing_chains.html
  */
-function backingStoreElement(backing: DomainDisk["backing"]): XmlElement {
+function backingStoreElement(backing: DomainDisk["backing"], labels: XmlElement[]): XmlElement {
   if (backing === null) return element("backingStore");
   return element(
     "backingStore",
     { type: "file" },
     element("format", { type: backing.format }),
-    element("source", { file: backing.path }),
-    backingStoreElement(null),
+    element("source", { file: backing.path }, ...labels),
+    backingStoreElement(null, labels),
   );
 }
