@@ -3,10 +3,10 @@ import type { Descriptor } from "../image/descriptor.ts";
 import type { FetchOptions, VerifiedDocument } from "../image/image_source.ts";
 import { statedDigest } from "./documents.ts";
 import { blobPath, manifestPath } from "./endpoint.ts";
-import type { Repository } from "./repository.ts";
+import type { OwnRequest, Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, withAttempts } from "./resume.ts";
-import type { RegistryRequest, RegistryResponse } from "./transport.ts";
+import type { RegistryResponse } from "./transport.ts";
 
 /** @throws {ShimError} as every answer that is neither yes nor no */
 export function hasBlob(
@@ -59,7 +59,7 @@ export async function pushDocument(
 export async function sendExpecting(
   status: number,
   send: Repository["send"],
-  request: RegistryRequest,
+  request: OwnRequest,
 ): Promise<RegistryResponse> {
   const response = await send(request);
   if (response.status !== status) throw await responseError(response, request.action);

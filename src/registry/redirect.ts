@@ -14,7 +14,7 @@ const CREDENTIAL_HEADERS: ReadonlySet<string> = new Set(["authorization", "cooki
  *   REGISTRY_PROTOCOL without a usable Location; and what {@link Transport.send} throws
  */
 export async function sendFollowing(
-  transport: Transport,
+  transport: Pick<Transport, "send">,
   request: RegistryRequest,
 ): Promise<RegistryResponse> {
   let current = request;

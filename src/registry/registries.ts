@@ -1,4 +1,5 @@
 import type { RegistryReference } from "../image/reference.ts";
+import { Authorization, type AuthorizationSettings } from "./auth/authorization.ts";
 import { type Endpoint, endpointOf } from "./endpoint.ts";
 import { DEFAULT_LIMITS, type RegistryLimits } from "./limits.ts";
 import { contentKey, fetchFromPlaces } from "./mirror/fetch_from_places.ts";
@@ -17,6 +18,8 @@ export type RegistrySettings = {
   readonly limits?: Partial<RegistryLimits>;
   /** Certificates, proxies, and what a registry may lead us to. */
   readonly network?: NetworkSettings;
+  /** Default: we are nobody, and get what everybody gets. */
+  readonly authorization?: Omit<AuthorizationSettings, "limits" | "insecureHosts">;
   /** Default: no registry has mirrors. */
   readonly findPlaces?: FindPlaces;
   /** Default: every repository may be used. */
@@ -31,12 +34,19 @@ export class Registries {
   readonly #settings: RegistrySettings;
   readonly #limits: RegistryLimits;
   readonly #transport: Transport;
+  readonly #authorization: Authorization;
   readonly #memory = new PlaceMemory();
 
   constructor(settings: RegistrySettings = {}) {
     this.#settings = settings;
     this.#limits = { ...DEFAULT_LIMITS, ...settings.limits };
     this.#transport = new Transport(this.#limits, settings.network);
+    const { authorization, insecureHosts = [] } = settings;
+    this.#authorization = new Authorization(this.#transport, {
+      ...authorization,
+      insecureHosts,
+      limits: this.#limits,
+    });
   }
 
   /**
@@ -60,10 +70,20 @@ export class Registries {
         return await fetchFromPlaces({ host, repository, mirrors, last: server, memory, send }, request);
       },
       doubt: (path) => memory.doubtServers(contentKey({ host, repository }, path)),
-      send: async (request) => {
+      send: async ({ alsoPulls, ...request }) => {
         await findPlaces();
-        // An upload's session may be elsewhere: then it is the registry that sends us there.
-        return await send({ ...request, ...sentBy(request.url, { url: endpoint.baseUrl }) });
+        const authorizedFor = {
+          host,
+          repository,
+          actions: "pull,push",
+          ...(alsoPulls === undefined ? {} : { alsoPulls }),
+        } as const;
+        // An upload's session may be elsewhere: then it is the registry that sends us there, as nobody.
+        const isElsewhere = request.url.origin !== endpoint.baseUrl.origin;
+        return await send({
+          ...request,
+          ...(isElsewhere ? sentBy(request.url, { url: endpoint.baseUrl }) : { authorizedFor }),
+        });
       },
     };
   }
@@ -81,9 +101,13 @@ export class Registries {
 
   /** One request; follows redirects of GET and HEAD only. */
   readonly send = (request: RegistryRequest): Promise<RegistryResponse> =>
-    request.method === "GET" || request.method === "HEAD"
-      ? sendFollowing(this.#transport, request)
-      : this.#transport.send(request);
+    this.#authorization.send(
+      request,
+      (authorized) =>
+        authorized.method === "GET" || authorized.method === "HEAD"
+          ? sendFollowing(this.#transport, authorized)
+          : this.#transport.send(authorized),
+    );
 
   async #findPlaces(host: string, dialledHost: string): Promise<Places> {
     const places = await this.#settings.findPlaces?.(host) ?? { mirrors: [] };

@@ -9,6 +9,12 @@ export type ReadRequest = Omit<RegistryRequest, "method" | "url" | "body"> & {
   readonly path: string;
 };
 
+/** A request to the registry itself, by its user. */
+export type OwnRequest = Omit<RegistryRequest, "authorizedFor" | "sentBy"> & {
+  /** Another repository of the registry that it reads from. */
+  readonly alsoPulls?: string;
+};
+
 /** What every verb needs: where, within which bounds, and the two ways to get there. Neither tries anything twice. */
 export type Repository = {
   readonly endpoint: Endpoint;
@@ -23,5 +29,5 @@ export type Repository = {
    */
   readonly doubt: (path: string) => boolean;
   /** Asks the registry itself; follows redirects of GET and HEAD only. */
-  readonly send: (request: RegistryRequest) => Promise<RegistryResponse>;
+  readonly send: (request: OwnRequest) => Promise<RegistryResponse>;
 };

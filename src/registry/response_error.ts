@@ -19,14 +19,16 @@ const MEANING: Readonly<Record<number, ErrorCode>> = {
 };
 
 const REMEDIES: Partial<Record<ErrorCode, string>> = {
-  REGISTRY_UNAUTHORIZED: "check the repository's name, and that it may be used without logging in",
-  REGISTRY_DENIED: "ask the registry's owner for access to this repository",
+  REGISTRY_UNAUTHORIZED:
+    "log in with podman, skopeo or docker login as the user who runs bootshim, and check the repository's name",
+  REGISTRY_DENIED: "check the login, and ask the registry's owner for access to this repository",
   REGISTRY_NOT_FOUND: "check the repository's name and the tag or digest",
   REGISTRY_RATE_LIMITED: "wait before trying again",
 };
 
-/** What a status means that no reader of the answer can use. */
-function codeOfStatus(status: number): ErrorCode {
+/** What an answer means that no reader of it can use. */
+function codeOf({ status, isDenial }: RegistryResponse): ErrorCode {
+  if (isDenial) return "REGISTRY_DENIED";
   return MEANING[status] ?? (status >= 500 && status <= 599 ? "REGISTRY_UNAVAILABLE" : "REGISTRY_PROTOCOL");
 }
 
@@ -35,9 +37,14 @@ function codeOfStatus(status: number): ErrorCode {
  * are read. A server's words are shown, never believed.
  *
  * @param action completes "Cannot …"
+ * @param who answered, for the message
  */
-export async function responseError(response: RegistryResponse, action: string): Promise<ShimError> {
-  const code = codeOfStatus(response.status);
+export async function responseError(
+  response: RegistryResponse,
+  action: string,
+  who = "registry",
+): Promise<ShimError> {
+  const code = codeOf(response);
   const text = await readErrorText(response);
   const errors = parseErrors(text);
   const said = errors.length > 0
@@ -51,7 +58,7 @@ export async function responseError(response: RegistryResponse, action: string):
   };
   return new ShimError(
     code,
-    `Cannot ${action}: registry answered ${response.status}${said ? ` (${said})` : ""}`,
+    `Cannot ${action}: ${who} answered ${response.status}${said ? ` (${said})` : ""}`,
     { details },
   );
 }

@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
 import { ShimError } from "../errors.ts";
+import type { AuthorizedFor } from "./auth/authorization.ts";
 import { MAX_ERROR_BODY_BYTES, type RegistryLimits } from "./limits.ts";
 import { Connections, type NetworkSettings } from "./network/connections.ts";
 import type { SentBy } from "./network/reach.ts";
@@ -19,6 +20,8 @@ export type RegistryRequest = {
   readonly headersTimeoutMs?: number;
   /** Whose word led here, unless it was the user's. Bounds the networks it may be connected to. */
   readonly sentBy?: SentBy;
+  /** As whom. The transport itself says only what `headers` say. */
+  readonly authorizedFor?: AuthorizedFor;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -29,6 +32,10 @@ export type RegistryResponse = {
   readonly url: URL;
   /** @throws {ShimError} REGISTRY_PROTOCOL when the field came twice: which one counts would be a guess */
   header(name: string): string | undefined;
+  /** A field that may come several times, each value as it came. */
+  values(name: string): readonly string[];
+  /** A 401 that no login mends: one was shown, or this is not the registry. */
+  readonly isDenial?: boolean;
   /** Once. Arrives only as fast as it is read. Errors are translated. */
   readonly body: AsyncIterable<Uint8Array>;
   /** Gives the connection back, or closes it when much is left unread. Idempotent. */
@@ -93,6 +100,10 @@ function toRegistryResponse(response: Dispatcher.ResponseData, request: Registry
         "REGISTRY_PROTOCOL",
         `Cannot ${request.action}: header "${name}" came ${value.length} times`,
       );
+    },
+    values(name) {
+      const value = response.headers[name] ?? [];
+      return typeof value === "string" ? [value] : value;
     },
     body: readBody(response.body, request),
     discard() {

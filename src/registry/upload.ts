@@ -122,7 +122,14 @@ class Upload {
     url.search = `?mount=${encodeURIComponent(this.#descriptor.digest)}&from=${encodeURIComponent(from)}`;
     const { signal } = this.#options;
     const action = this.#action;
-    const response = await send({ method: "POST", url, headers: NO_BODY, action, signal });
+    const response = await send({
+      method: "POST",
+      url,
+      headers: NO_BODY,
+      alsoPulls: from,
+      action,
+      signal,
+    });
     const { status } = response;
     if (status !== 201 && status !== 202 && (status < 400 || status === 429 || status >= 500)) {
       throw await responseError(response, action);

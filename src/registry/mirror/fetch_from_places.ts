@@ -1,4 +1,5 @@
 import { toShimError } from "../../errors.ts";
+import { dialledHost } from "../endpoint.ts";
 import type { ReadRequest } from "../repository.ts";
 import type { RegistryRequest, RegistryResponse } from "../transport.ts";
 import type { Place } from "./place.ts";
@@ -66,8 +67,16 @@ function requestTo(
   { path, ...request }: ReadRequest,
 ): RegistryRequest {
   const url = new URL(`${repository}/${path}`, baseUrl);
-  if (baseUrl.host !== last.baseUrl.host) url.search = `?ns=${encodeURIComponent(host)}`;
-  return { ...request, headers: { ...headers, ...request.headers }, url };
+  const isOther = baseUrl.host !== last.baseUrl.host;
+  if (isOther) url.search = `?ns=${encodeURIComponent(host)}`;
+  // A mirror that is a project of a larger registry knows the repository by a longer name.
+  const prefix = baseUrl.pathname.replace(/^\/v2\//, "").replace(/^\//, "");
+  const authorizedFor = {
+    host: baseUrl.host === dialledHost(host) ? host : baseUrl.host,
+    repository: `${prefix}${repository}`,
+    actions: "pull",
+  } as const;
+  return { ...request, headers: { ...headers, ...request.headers }, url, authorizedFor };
 }
 
 /** What breaks half-way is asked elsewhere the next time. */
