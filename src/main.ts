@@ -31,6 +31,9 @@ const terminal: Terminal = {
       // Closed, or a terminal that is gone: there is nobody left to tell.
     }
   },
+  // A terminal that does not tell its width has 0.
+  outColumns: process.stdout.isTTY === true ? process.stdout.columns || null : null,
+  hasOutColour: process.stdout.isTTY === true && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb",
   isErrorTerminal: process.stderr.isTTY === true,
   isInputTerminal: process.stdin.isTTY === true,
 };

@@ -4,10 +4,12 @@ import { HEAD_BYTES } from "../boot/disk_content.ts";
 import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
 import type { ModeVerdict, Role } from "../boot/prepared_boot.ts";
 import { unpackDiskHead } from "../content/unpack_disk.ts";
+import { ShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import { describeOffer } from "../image/select_manifest.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { cmdlineLayer, decodeCmdlineLayer } from "./cmdline_layer.ts";
 import { examineLayers } from "./examine_layers.ts";
 import { withSource } from "./open_source.ts";
 import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
@@ -64,6 +66,7 @@ async function describeImage(
     const { mediaType, digest, sizeBytes } = descriptor;
     layers.push({ role, mediaType, digest, sizeBytes, isCached: await context.content.hasBlob(descriptor) });
   }
+  const { commandLine, notes } = await statedCommandLine(context, image, signal);
   return {
     reference: image.name,
     digest: image.root.digest,
@@ -74,10 +77,10 @@ async function describeImage(
     })),
     manifestDigest: image.chosen.descriptor.digest,
     layers,
-    commandLine: await statedCommandLine(context, image, signal) ?? image.config.commandLine ?? null,
+    commandLine,
     modes: await verdictsOf(context, image, { wish, signal }),
     modesVerified: layers.every((layer) => layer.isCached),
-    notes: image.notes,
+    notes: [...image.notes, ...notes],
   };
 }
 
@@ -118,19 +121,27 @@ async function readHead(
   return await (await image.source()).readHead(descriptor, HEAD_BYTES, { signal });
 }
 
-/** What the image's cmdline layer says, which is stronger than its configuration; undefined when it has none. */
+type StatedCommandLine = { readonly commandLine: string | null; readonly notes: readonly string[] };
+
+/** The cmdline layer's, which is stronger than the configuration's; a layer that cannot be read leaves only a note. */
 async function statedCommandLine(
   context: AgentContext,
   image: ResolvedImage,
   signal: AbortSignal | undefined,
-): Promise<string | undefined> {
-  const layer = image.layers.find((each) => each.role === "cmdline");
-  if (!layer) return undefined;
-  const isCached = await context.content.hasBlob(layer.descriptor);
-  if (!isCached && !image.source) return undefined;
+): Promise<StatedCommandLine> {
+  const layer = cmdlineLayer(image);
+  const stated = { commandLine: image.config.commandLine ?? null, notes: [] };
+  if (!layer) return stated;
+  const isCached = await context.content.hasBlob(layer);
+  if (!isCached && !image.source) return stated;
   const source = isCached ? undefined : await image.source?.();
   const bytes = source
-    ? await source.fetchSmallBlob(layer.descriptor, { signal })
-    : (await context.content.readDocument(layer.descriptor)).bytes;
-  return new TextDecoder().decode(bytes);
+    ? await source.fetchSmallBlob(layer, { signal })
+    : (await context.content.readDocument(layer)).bytes;
+  try {
+    return { commandLine: decodeCmdlineLayer(layer, bytes), notes: [] };
+  } catch (error) {
+    if (error instanceof ShimError) return { commandLine: null, notes: [error.message] };
+    throw error;
+  }
 }

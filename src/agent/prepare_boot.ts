@@ -6,6 +6,7 @@ import type { BootDisk, LocalLayer, PreparedBoot, Role } from "../boot/prepared_
 import type { UnpackedDisk } from "../content/derived_disks.ts";
 import { ShimError } from "../errors.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { cmdlineLayer, decodeCmdlineLayer } from "./cmdline_layer.ts";
 import { examineLayers, rolesOf } from "./examine_layers.ts";
 import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
@@ -107,18 +108,8 @@ async function commandLineOf(
 }
 
 async function readCommandLine(context: AgentContext, image: ResolvedImage): Promise<string | undefined> {
-  const layer = image.layers.find((each) => each.role === "cmdline");
-  if (!layer) return undefined;
-  const { bytes } = await context.content.readDocument(layer.descriptor);
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (error) {
-    throw new ShimError(
-      "CMDLINE_INVALID",
-      `Cannot use the cmdline layer "${layer.descriptor.digest}": it is not valid UTF-8`,
-      { cause: error },
-    );
-  }
+  const layer = cmdlineLayer(image);
+  return layer && decodeCmdlineLayer(layer, (await context.content.readDocument(layer)).bytes);
 }
 
 type DiskSources = {

@@ -18,6 +18,10 @@ export type Terminal = {
   readonly writeOut: (text: string) => void;
   /** Never throws: there would be nobody left to tell. */
   readonly writeError: (text: string) => void;
+  /** The width of the terminal that standard output is; null when it is none. */
+  readonly outColumns: number | null;
+  /** Whether standard output is a terminal with looks, and nobody forbade them by `NO_COLOR`. */
+  readonly hasOutColour: boolean;
   readonly isErrorTerminal: boolean;
   readonly isInputTerminal: boolean;
 };

@@ -100,6 +100,36 @@ const pieces = (bytes: Uint8Array) =>
     return bytes.subarray(i * size, (i + 1) * size);
   });
 
+describe("inspect on a terminal", () => {
+  it("marks the choice, folds lines, and does without looks under NO_COLOR and in a pipe", async () => {
+    const name = "127.0.0.1:1/os/picture:1";
+    await bootshimJson([
+      "build",
+      "--tag",
+      name,
+      "--config",
+      `arch=amd64,kernel=${await makeGuestPart("kernel")}`,
+    ], {
+      root,
+    });
+    const show = async (command: string, environment = {}) => {
+      const { exitCode, output } = await (await openCommand(`stty cols 60; ${command}`, environment)).ended();
+      expect(exitCode).toBe(0);
+      return output.replaceAll("\r", "");
+    };
+    const inspect = `bootshim inspect ${name} --pull never`;
+    const looks = await show(inspect);
+    expect(looks).toMatch(/^\|-- \p{Cc}\[1mkernel {2}chosen {2}the kernel/mu);
+    const plain = await show(inspect, { NO_COLOR: "1" });
+    expect(plain).not.toMatch(COLOUR);
+    expect(plain).toBe(looks.replaceAll(new RegExp(COLOUR, "gu"), ""));
+    expect(plain).toMatch(/^`-- amd64 {2}linux {2}virtualization\n {4}\| {3}sha256:\w{64}\n/m);
+    expect(await show(`${inspect} | cat`)).toMatch(
+      /^`-- amd64 {2}linux {2}virtualization {2}sha256:\w{64} {2}<- chosen\n/m,
+    );
+  });
+});
+
 describe("a slow transfer on a terminal", () => {
   const inPieces = (bytes: Uint8Array): Step[] =>
     pieces(bytes).flatMap((piece): Step[] => [{ send: piece }, { waitMs: 100 }]);

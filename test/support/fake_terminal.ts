@@ -9,6 +9,8 @@ export function fakeTerminal(facts: Partial<Terminal> = {}): FakeTerminal {
     written,
     writeOut: (text) => void (written.out += text),
     writeError: (text) => void (written.error += text),
+    outColumns: null,
+    hasOutColour: false,
     isErrorTerminal: false,
     isInputTerminal: false,
     ...facts,

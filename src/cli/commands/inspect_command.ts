@@ -1,11 +1,8 @@
 import type { Command } from "commander";
-import prettyBytes from "pretty-bytes";
-import { type InspectedImage, inspectImage } from "../../agent/inspect.ts";
-import { shortDigest } from "../../image/digest.ts";
-import { formatColumns } from "../columns.ts";
+import { inspectImage } from "../../agent/inspect.ts";
 import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
-import { printable } from "../printable.ts";
+import { formatInspected } from "./inspected_text.ts";
 import { addImageOptions, imageOptions, imageWishOf, readReference } from "./wish_options.ts";
 
 export function registerInspect(program: Command, composition: Composition): void {
@@ -26,37 +23,8 @@ export function registerInspect(program: Command, composition: Composition): voi
     const context = await invocation.openContext();
     const image = imageWishOf(context, reference, given);
     const wish = { ...image, boot: "auto" as const, firmware: "auto" as const };
-    invocation.print(await inspectImage(context, wish, { signal: invocation.signal }), formatInspected);
+    const { outColumns: columns, hasOutColour: hasColour } = invocation.terminal;
+    const inspected = await inspectImage(context, wish, { signal: invocation.signal });
+    invocation.print(inspected, (value) => formatInspected(value, { columns, hasColour }));
   });
-}
-
-function formatInspected(image: InspectedImage): string {
-  const entries = image.entries.map((entry) => [
-    entry.isChosen ? "->" : "",
-    entry.architecture ?? "any",
-    entry.os ?? "any",
-    entry.variant ?? "unstated",
-    entry.digest,
-  ]);
-  const layers = image.layers.map((layer) => [
-    layer.role,
-    prettyBytes(layer.sizeBytes, { binary: true }),
-    shortDigest(layer.digest),
-    layer.isCached ? "cached" : "not cached",
-    layer.mediaType,
-  ]);
-  const modes = image.modes.map((mode) => [mode.mode, mode.possible ? "yes" : "no", mode.why]);
-  return [
-    `reference  ${printable(image.reference)}\n`,
-    `digest     ${image.digest}\n`,
-    `manifest   ${image.manifestDigest}\n`,
-    `cmdline    ${printable((image.commandLine ?? "").trimEnd())}`.trimEnd() + "\n\n",
-    formatColumns(["", "ARCHITECTURE", "OS", "VARIANT", "MANIFEST"], entries) + "\n",
-    formatColumns(["ROLE", "SIZE", "DIGEST", "CACHE", "MEDIA TYPE"], layers) + "\n",
-    formatColumns(["BOOT", "POSSIBLE", "WHY"], modes),
-    image.modesVerified
-      ? ""
-      : "note: the modes were told from the first 64 KiB of layers, not yet verified; prepare decides again\n",
-    ...image.notes.map((note) => `note: ${printable(note)}\n`),
-  ].join("");
 }

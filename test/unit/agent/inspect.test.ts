@@ -90,6 +90,30 @@ describe("inspectImage", () => {
     }
   });
 
+  it("tells the command line of a cmdline layer, which is stronger than the configuration's, fetched or cached", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const line = `console=ttyS0 word=${randomWord()}\n`;
+    const image = osImage({ kernel: randomKernel(), cmdline: new TextEncoder().encode(line) }, {
+      commandLine: `word=${randomWord()}`,
+    });
+    const { reference } = await publishLayout(join(temporary(), "layout"), [image]);
+    expect((await inspectImage(context, { ...WISH, reference })).commandLine).toBe(line);
+    expect(await readdir(join(temporary(), "root/images/blobs/sha256"))).toEqual([]);
+    await pullImage(context, { ...WISH, reference });
+    await rm(reference.directory, { recursive: true });
+    expect((await inspectImage(context, { ...WISH, reference, pull: "never" })).commandLine).toBe(line);
+  });
+
+  it("tells of a cmdline layer that is no text, without taking it for a command line", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const image = osImage({ kernel: randomKernel(), cmdline: new Uint8Array([0xff, 0xfe, 0x41]) });
+    const { reference } = await publishLayout(join(temporary(), "layout"), [image]);
+    expect(await inspectImage(context, { ...WISH, reference })).toMatchObject({
+      commandLine: null,
+      notes: [expect.stringContaining("is not valid UTF-8")],
+    });
+  });
+
   it("asks nobody under never", async () => {
     const context = await openAgent(join(temporary(), "root"));
     const { reference } = await makeImage();
