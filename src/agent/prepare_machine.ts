@@ -28,6 +28,7 @@ import {
   recordedProvisioning,
 } from "./provisioning.ts";
 import type { PulledImage } from "./pull_image.ts";
+import { Turns } from "./turns.ts";
 
 /** What a caller may say about a machine. `null` leaves the choice to us. */
 export type MachineWishes = DomainWishes & DiskWishes & {
@@ -58,6 +59,9 @@ export type MachineOptions = OperationOptions & {
   readonly isThrownAway?: boolean;
 };
 
+/** However many machines are asked for at once: more would only share the disk, and each copy has its buffers. */
+const BUILDING = new Turns(8);
+
 const DOMAIN_XML_NAME = "domain.xml";
 const CONSOLE_LOG_NAME = "console.log";
 const NVRAM_NAME = "nvram.fd";
@@ -78,7 +82,10 @@ export async function prepareMachine(
   checkProvisioning(parts.machine.provisioning);
   const wishes = recordedWishes(parts);
   const build = async (directory: string) =>
-    await buildMachine(context, { ...parts, id, directory, options });
+    await BUILDING.take(
+      async () => await buildMachine(context, { ...parts, id, directory, options }),
+      options.signal,
+    );
   const create = async (held: HeldMachine) =>
     await held.create(build, { isUuidGiven: parts.machine.uuid !== null });
   const { held, signal } = options;

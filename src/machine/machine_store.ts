@@ -100,15 +100,34 @@ export class MachineStore {
       signal: options.signal,
       fileSystem: this.#fileSystem,
     } as const;
+    const lockPath = join(this.#locks, `machine-${id}`);
+    const held: HeldMachine = {
+      create: (build, rules) => this.#create(id, build, rules),
+      remove: () => this.#remove(id),
+    };
     return await withIoErrors(
       { action: `change machine "${id}"`, path: this.directoryOf(id) },
       () =>
-        withLock(join(this.#locks, `machine-${id}`), lock, () =>
-          body({
-            create: (build, rules) => this.#create(id, build, rules),
-            remove: () => this.#remove(id),
-          })),
+        withLock(lockPath, lock, async () => {
+          try {
+            return await body(held);
+          } finally {
+            await this.#forgetLock(id, lockPath);
+          }
+        }),
     );
+  }
+
+  /**
+   * The lock's file goes with its machine, or names would pile up. Only its holder does this; whoever waits for it finds
+   * that the name is gone and takes the next file of that name. A failure costs a file, and nothing else.
+   */
+  async #forgetLock(id: MachineId, lockPath: string): Promise<void> {
+    try {
+      if (await this.#statusOf(id) === undefined) await this.#fileSystem.unlink(lockPath);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+    }
   }
 
   /** {@link HeldMachine.create} under {@link hold}. */

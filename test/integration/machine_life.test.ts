@@ -14,6 +14,7 @@ import type { Reference } from "../../src/image/reference.ts";
 import { parseMachineId } from "../../src/machine/machine_id.ts";
 import { openAgent } from "../support/agent_kit.ts";
 import { bootshim, bootshimJson, startBootshim } from "../support/bootshim_command.ts";
+import { mbrDisk } from "../support/disk_bytes.ts";
 import { codeOf, failureOf } from "../support/failures.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
 import { prepareWish, publishRootfs, randomRootfs } from "../support/machine_wish.ts";
@@ -35,6 +36,9 @@ const make = async (machine: Partial<MachineWishes> = {}) => {
   if (!made) throw new Error("prepare gave no machine");
   return made;
 };
+/** A lock's file goes with its machine. */
+const machineLocks = async () =>
+  (await readdir(join(context.rootDirectory, "locks"))).filter((name) => name.startsWith("machine-"));
 const machineNames = () => readdir(join(context.rootDirectory, "machines"));
 
 /** Bounded only by the test's own time: a loaded machine may take long. */
@@ -172,6 +176,22 @@ describe("one lock for a machine", () => {
     expect(layoutProblems(context.rootDirectory)).toEqual([]);
   });
 
+  it("CO16: nobody holds a machine twice while its lock's file comes and goes with it", async () => {
+    const other = await openAgent(context.rootDirectory);
+    let holders = 0;
+    const work = async (each: AgentContext) => {
+      for (let round = 0; round < 25; round++) {
+        await each.machines.hold(ID, async () => {
+          expect(++holders).toBe(1);
+          await delay(Math.random() * 2);
+          holders--;
+        });
+      }
+    };
+    await Promise.all([context, other, context, other].map(work));
+    expect(await machineLocks()).toEqual([]);
+  });
+
   it("one that is not there costs no lock file", async () => {
     expect(await codeOf(releaseMachine(context, "vm-9"))).toBe("MACHINE_NOT_FOUND");
     expect(await codeOf(startMachine(context, "vm-9"))).toBe("MACHINE_NOT_FOUND");
@@ -269,13 +289,16 @@ describe("what killed processes left", () => {
     });
     await context.machines.sweep();
     expect(await machineNames()).toEqual([]);
+    expect(await machineLocks()).toEqual([]);
   });
 
   it("of a run: its machine goes with the next run, a kept one and a running one stay", async () => {
-    const { reference: kernel, name } = await publishLayout(join(temporary(), "kernel"), [
-      osImage({ kernel: randomKernel(), initramfs: randomInitramfs() }),
-    ]);
-    expect(kernel.transport).toBe("oci");
+    // A boot sector that jumps to itself: nothing of what runs it may depend on what random code does.
+    const rootfs = mbrDisk([{ type: 0x83, firstSector: 2048, status: 0x80 }], {
+      bootCode: "\xeb\xfe",
+      sizeBytes: 4 * 2 ** 20,
+    });
+    const { name } = await publishLayout(join(temporary(), "loop"), [osImage({ rootfs })]);
     await make();
     const argv = ["run", name, "--accel", "tcg", "--network", "none", "--memory", "64MiB"];
     const start = async (known: readonly string[]) => {
@@ -305,5 +328,6 @@ describe("what killed processes left", () => {
     living.child.kill("SIGTERM");
     await closed;
     expect(await machineNames()).toEqual(["vm-1"]);
+    expect(await machineLocks()).toEqual(["machine-vm-1"]);
   });
 });

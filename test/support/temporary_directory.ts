@@ -6,12 +6,13 @@ import { afterEach, beforeEach } from "vitest";
 /**
  * Gives every test of the file a directory of its own, removed afterwards.
  *
+ * @param parent where it is made
  * @returns the current test's directory; call it inside the test
  */
-export function useTemporaryDirectory(): () => string {
+export function useTemporaryDirectory(parent = tmpdir()): () => string {
   let directory = "";
   beforeEach(async () => {
-    directory = await mkdtemp(join(tmpdir(), "bootshim-test-"));
+    directory = await mkdtemp(join(parent, "bootshim-test-"));
   });
   afterEach(async () => {
     await rm(directory, { recursive: true, force: true });

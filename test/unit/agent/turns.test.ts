@@ -1,0 +1,41 @@
+import { describe, expect, it } from "vitest";
+import { Turns } from "../../../src/agent/turns.ts";
+import { codeOf } from "../../support/failures.ts";
+
+describe("Turns", () => {
+  it("lets as many work as it was told, the others in their order, whatever fails", async () => {
+    const turns = new Turns(3);
+    const order: number[] = [];
+    let working = 0;
+    let most = 0;
+    const results = await Promise.allSettled(Array.from({ length: 20 }, (_, index) =>
+      turns.take(async () => {
+        order.push(index);
+        most = Math.max(most, ++working);
+        for (let i = 0; i < 5; i++) await Promise.resolve();
+        working--;
+        if (index % 4 === 0) throw new Error("failed");
+        return index;
+      })));
+    expect([most, working]).toEqual([3, 0]);
+    expect(order).toEqual(Array.from({ length: 20 }, (_, index) => index));
+    expect(results.filter(({ status }) => status === "rejected")).toHaveLength(5);
+  });
+
+  it("a caller that is cancelled while it waits leaves the row, and costs nobody a turn", async () => {
+    const turns = new Turns(1);
+    const first = Promise.withResolvers<void>();
+    const working = turns.take(() => first.promise);
+    const stop = new AbortController();
+    let ran = false;
+    const cancelled = codeOf(turns.take(() => Promise.resolve(ran = true), stop.signal));
+    const aborted = codeOf(turns.take(() => Promise.resolve(ran = true), AbortSignal.abort()));
+    const last = turns.take(() => Promise.resolve("last"));
+    stop.abort();
+    expect([await cancelled, await aborted, ran]).toEqual(["CANCELLED", "CANCELLED", false]);
+    first.resolve();
+    await working;
+    expect(await last).toBe("last");
+    expect(await turns.take(() => Promise.resolve("again"))).toBe("again");
+  });
+});
