@@ -12,6 +12,7 @@ import type { Leases } from "../content/lease.ts";
 import type { Architecture } from "../image/platform.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
 import type { Registries } from "../registry/registries.ts";
+import type { ImageLimits } from "./image_limits.ts";
 
 /** What every use case is given. Opened once by the composition root. */
 export type AgentContext = {
@@ -27,6 +28,7 @@ export type AgentContext = {
   readonly cacheBudget: CacheBudget;
   /** Closed by whoever opened the context, when the process ends. */
   readonly registries: Registries;
+  readonly imageLimits: ImageLimits;
   readonly libvirtUri: string;
   readonly hostArchitecture: Architecture;
   readonly isRoot: boolean;

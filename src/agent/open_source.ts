@@ -12,12 +12,15 @@ export type LazySource = () => Promise<ImageSource>;
  * Runs `body` with the place a reference names, and closes it whatever happens.
  *
  * @param body gets null when the policy forbids to ask
+ * @throws {ShimError} POLICY_DENIED before anything is asked or read
  */
 export async function withSource<T>(
   context: AgentContext,
   { reference, pull }: { readonly reference: Reference; readonly pull: PullPolicy },
   body: (source: LazySource | null) => Promise<T>,
 ): Promise<T> {
+  // Also of what is in the cache: what may not be used is not used because it was allowed once.
+  if (reference.transport === "docker") context.registries.requireAllowed(reference);
   if (pull === "never") return await body(null);
   if (reference.transport === "docker") {
     return await withRegistry(

@@ -5,6 +5,7 @@ import type { Digest } from "../image/digest.ts";
 import type { ImageSource } from "../image/image_source.ts";
 import type { LockedBlobs } from "../content/blob_transfers.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { requireWithinLimits } from "./image_limits.ts";
 import { withSource } from "./open_source.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
 import { requireRoom } from "./require_room.ts";
@@ -23,7 +24,8 @@ export type PulledImage = {
  * Makes an image complete in the cache: layers and configuration, manifest, index, and last the reference, so that a
  * crash leaves unreferenced blobs at worst. Doing it again transfers nothing.
  *
- * @throws {ShimError} whatever {@link resolveImage} throws; CONTENT_SIZE_MISMATCH, CONTENT_DIGEST_MISMATCH, NO_SPACE, IO_ERROR
+ * @throws {ShimError} whatever {@link resolveImage} throws; LIMIT_EXCEEDED, CONTENT_SIZE_MISMATCH,
+ *   CONTENT_DIGEST_MISMATCH, NO_SPACE, IO_ERROR
  */
 export async function pullImage(
   context: AgentContext,
@@ -47,6 +49,7 @@ export async function pullResolved(
   image: ResolvedImage,
   options: OperationOptions = {},
 ): Promise<PulledImage> {
+  requireWithinLimits(context.imageLimits, image);
   await context.content.lease([...image.layers, ...image.documents].map((each) => each.descriptor));
   const layerBytes = await pullLayers(context, image, options);
   for (const document of image.documents) await context.content.ingestBytes(document);

@@ -1,5 +1,6 @@
 /**
- * @module config: what the user may set, from which place, and its default. Reads one TOML file. Precedence, strongest first: command line, environment, file, default.
+ * @module config: what the user may set, from which place, and its default. Reads one TOML file, and folders of
+ * registries' hosts. Precedence, strongest first: command line, environment, file, default.
  */
 import { readFile } from "node:fs/promises";
 import { isAbsolute, resolve } from "node:path";
@@ -7,7 +8,10 @@ import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import type { CacheBudget } from "../agent/agent_context.ts";
 import { parseDuration, parseSize } from "../agent/quantity.ts";
+import type { ImageLimits } from "../agent/image_limits.ts";
 import { ShimError } from "../errors.ts";
+import type { RegistrySettings } from "../registry/registries.ts";
+import { policySchema, registrySchema, registrySettingsOf } from "./registry_settings.ts";
 
 function read<T>(text: string, context: z.RefinementCtx, parse: (text: string, what: string) => T): T {
   try {
@@ -27,9 +31,12 @@ const size = z.union([
 const fileSchema = z.strictObject({
   /** Where images and machines are kept. */
   root: z.string().startsWith("/", "must be an absolute path").optional(),
-  registry: z.strictObject({
-    /** `HOST[:PORT]` of registries that may be spoken to in plain HTTP. Loopback always may. */
-    insecure: z.array(z.string()).default([]),
+  registry: registrySchema,
+  policy: policySchema,
+  limits: z.strictObject({
+    max_layer_bytes: size.default(2 ** 40),
+    max_image_bytes: size.default(2 ** 41),
+    max_layers: z.int().positive().default(1000),
   }).prefault({}),
   /** What the cache may take, and shall leave; sizes as people write them. */
   cache: z.strictObject({
@@ -46,7 +53,8 @@ const fileSchema = z.strictObject({
 export type Settings = {
   /** Absolute. */
   readonly rootDirectory: string;
-  readonly insecureRegistries: readonly string[];
+  readonly registries: RegistrySettings;
+  readonly imageLimits: ImageLimits;
   readonly libvirtUri: string;
   readonly cacheBudget: CacheBudget;
   /** Where this user's own configuration lies, QEMU's among it. Absolute. */
@@ -84,11 +92,19 @@ export async function loadSettings(flags: SettingFlags, environment: Environment
   const root = flags.root ?? (variables["BOOTSHIM_ROOT"] || undefined) ?? file.root;
   return {
     rootDirectory: resolve(workingDirectory, root ?? (isRoot ? "/var/lib/bootshim" : `${dataHome}/bootshim`)),
-    insecureRegistries: file.registry.insecure,
     cacheBudget: {
       maxBytes: file.cache.max_bytes ?? null,
       keepFreeBytes: file.cache.keep_free_bytes ?? null,
       minAgeMs: file.cache.min_age ?? null,
+    },
+    registries: registrySettingsOf(file, {
+      variables,
+      hostsDirectory: isRoot ? "/etc/bootshim/certs.d" : `${configHome}/bootshim/certs.d`,
+    }),
+    imageLimits: {
+      maxLayerBytes: file.limits.max_layer_bytes,
+      maxImageBytes: file.limits.max_image_bytes,
+      maxLayers: file.limits.max_layers,
     },
     libvirtUri: flags.connect ?? file.libvirt.connect ?? (isRoot ? "qemu:///system" : "qemu:///session"),
     configHome,
@@ -131,14 +147,18 @@ async function readConfigFile(path: string, mustExist: boolean): Promise<z.infer
   const line = lineOfKey(text, key);
   throw new ShimError(
     "CONFIG_INVALID",
-    `Cannot use configuration "${path}"${line ? ` line ${line}` : ""}: key "${key}", ${
-      issue?.message ?? "is not valid"
-    }`,
+    `Cannot use configuration "${path}"${line ? ` line ${line}` : ""}: key "${key}", ${messageOf(issue)}`,
     {
       cause: result.error,
       details: { path, key, ...(line ? { line } : {}) },
     },
   );
+}
+
+/** Of a table's key, zod tells only that something is wrong with it. */
+function messageOf(issue: z.core.$ZodIssue | undefined): string {
+  const inner = issue?.code === "invalid_key" ? issue.issues[0] : issue;
+  return inner?.message ?? "is not valid";
 }
 
 /**

@@ -4,8 +4,8 @@ import type { RegistryRequest, RegistryResponse, Transport } from "./transport.t
 
 const REDIRECT_STATUSES: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
-/** What says who we are, and so belongs to one origin only. */
-const CREDENTIAL_HEADERS: ReadonlySet<string> = new Set(["authorization", "cookie", "proxy-authorization"]);
+/** What we ask for. All else may say who we are, and so belongs to one origin only. */
+const HEADERS_FOR_ALL: ReadonlySet<string> = new Set(["accept", "range", "if-range"]);
 
 /**
  * Sends a GET or HEAD and follows where it is sent on to, as registries do to their blob storage.
@@ -44,7 +44,7 @@ export function sentBy(
 function headersFor(target: URL, { url, headers }: RegistryRequest): Readonly<Record<string, string>> {
   if (target.origin === url.origin) return headers;
   return Object.fromEntries(
-    Object.entries(headers).filter(([name]) => !CREDENTIAL_HEADERS.has(name.toLowerCase())),
+    Object.entries(headers).filter(([name]) => HEADERS_FOR_ALL.has(name.toLowerCase())),
   );
 }
 

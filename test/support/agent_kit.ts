@@ -24,6 +24,7 @@ export async function openAgent(
     machines,
     rootDirectory,
     registries: new Registries(),
+    imageLimits: { maxLayerBytes: Infinity, maxImageBytes: Infinity, maxLayers: Infinity },
     libvirtUri: "test:///default",
     hostArchitecture: "amd64",
     isRoot: false,

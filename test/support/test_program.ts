@@ -27,9 +27,10 @@ export async function runTestProgram(
       workingDirectory: directory,
     },
     signal: new AbortController().signal,
-    openContext: ({ rootDirectory, insecureRegistries, libvirtUri }, note) =>
+    openContext: ({ rootDirectory, registries, imageLimits, libvirtUri }, note) =>
       openAgent(rootDirectory, {
-        registries: new Registries({ insecureHosts: insecureRegistries }),
+        registries: new Registries(registries),
+        imageLimits,
         libvirtUri,
         note,
       }),

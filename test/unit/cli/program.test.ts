@@ -217,7 +217,7 @@ describe("settings", () => {
       });
     expect((await end(["images"])).exitCode).toBe(0);
     expect((await end(["--root", "elsewhere", "images", "--connect", "test:///flag"])).exitCode).toBe(0);
-    const file = { insecureRegistries: ["h.example:5000"] };
+    const file = { registries: { insecureHosts: ["h.example:5000"] } };
     expect(seen).toMatchObject([
       { ...file, rootDirectory: join(temporary(), "root"), libvirtUri: "test:///file" },
       { ...file, rootDirectory: join(temporary(), "elsewhere"), libvirtUri: "test:///flag" },

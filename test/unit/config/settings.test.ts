@@ -34,10 +34,10 @@ async function refuse(text: string, why: string, details: Record<string, unknown
 
 describe("loadSettings", () => {
   it("has defaults for an ordinary user, under the home directory", async () => {
-    expect(await loadSettings({}, user())).toEqual({
+    expect(await loadSettings({}, user())).toMatchObject({
       rootDirectory: `${directory()}/.local/share/bootshim`,
-      insecureRegistries: [],
       cacheBudget: NO_BUDGET,
+      registries: { insecureHosts: [] },
       libvirtUri: "qemu:///session",
       configHome: `${directory()}/.config`,
     });
@@ -46,10 +46,10 @@ describe("loadSettings", () => {
   it("has defaults for root, under /var/lib", async () => {
     const path = await write("");
     const root = { ...user({ XDG_DATA_HOME: "/elsewhere" }), isRoot: true };
-    expect(await loadSettings({ config: path }, root)).toEqual({
+    expect(await loadSettings({ config: path }, root)).toMatchObject({
       rootDirectory: "/var/lib/bootshim",
-      insecureRegistries: [],
       cacheBudget: NO_BUDGET,
+      registries: { insecureHosts: [] },
       libvirtUri: "qemu:///system",
       configHome: `${directory()}/.config`,
     });
@@ -60,10 +60,10 @@ describe("loadSettings", () => {
       `root = "/srv/${word}"\n[registry]\ninsecure = ["h.io:5000", "i.io"]\n[libvirt]\nconnect = "test:///default"\n` +
         `[cache]\nmax_bytes = "20GiB"\nkeep_free_bytes = 5000\nmin_age = "36h"\n`,
     );
-    expect(await loadSettings({ config: path }, user())).toEqual({
+    expect(await loadSettings({ config: path }, user())).toMatchObject({
       rootDirectory: `/srv/${word}`,
-      insecureRegistries: ["h.io:5000", "i.io"],
       cacheBudget: { maxBytes: 20 * 2 ** 30, keepFreeBytes: 5000, minAgeMs: 36 * 3_600_000 },
+      registries: { insecureHosts: ["h.io:5000", "i.io"] },
       libvirtUri: "test:///default",
       configHome: `${directory()}/.config`,
     });
@@ -78,10 +78,10 @@ describe("loadSettings", () => {
     ["a relative variable, from the working directory", {}, { BOOTSHIM_ROOT: "y" }, "/work dir/y"],
   ])("takes the root from %s", async (_name, flags, variables, rootDirectory) => {
     const config = await write('root = "/file"\n[libvirt]\nconnect = "file:///"\n');
-    expect(await loadSettings({ config, ...flags }, user(variables))).toEqual({
+    expect(await loadSettings({ config, ...flags }, user(variables))).toMatchObject({
       rootDirectory,
-      insecureRegistries: [],
       cacheBudget: NO_BUDGET,
+      registries: { insecureHosts: [] },
       libvirtUri: "file:///",
       configHome: `${directory()}/.config`,
     });
