@@ -10,6 +10,7 @@ import type { ContentStore } from "../content/content_store.ts";
 import type { DerivedDisks } from "../content/derived_disks.ts";
 import type { Leases } from "../content/lease.ts";
 import type { Architecture } from "../image/platform.ts";
+import type { DomainControl } from "../libvirt/domain_control.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
 import type { Registries } from "../registry/registries.ts";
 import type { ImageLimits } from "./image_limits.ts";
@@ -30,6 +31,8 @@ export type AgentContext = {
   readonly registries: Registries;
   readonly imageLimits: ImageLimits;
   readonly libvirtUri: string;
+  /** The service's; without one each use case opens a connection of its own. */
+  readonly libvirtSession?: DomainControl;
   readonly hostArchitecture: Architecture;
   readonly isRoot: boolean;
   /** Where the user's own QEMU firmware descriptors may be. Absolute. */

@@ -41,7 +41,7 @@ export async function examineHost(
     finding("qemu-img", () => examineProgram("qemu-img", "qemu-utils")),
     finding("kvm", () => examineAcceleration(context, options)),
     finding("firmware", () => examineFirmware(context)),
-    finding("libvirt", () => examineLibvirt(context)),
+    finding("libvirt", () => examineLibvirt(context, options)),
     finding("qemu group", () => examineGroup(context)),
   ]);
 }
@@ -57,7 +57,8 @@ async function finding(check: string, examine: () => Promise<Verdict>): Promise<
   try {
     return { check, ...await examine() };
   } catch (error) {
-    const { message, details } = toShimError(error);
+    const { code, message, details } = toShimError(error);
+    if (code === "CANCELLED") throw error;
     return { check, verdict: "fail", found: message, remedy: details.remedy ?? "see the message" };
   }
 }
@@ -101,8 +102,11 @@ async function examineFirmware(context: AgentContext): Promise<Verdict> {
   };
 }
 
-async function examineLibvirt(context: AgentContext): Promise<Verdict> {
-  const connection = await LibvirtConnection.open(context.libvirtUri);
+async function examineLibvirt(
+  context: AgentContext,
+  { signal }: { signal?: AbortSignal | undefined },
+): Promise<Verdict> {
+  const connection = await LibvirtConnection.open(context.libvirtUri, { signal });
   try {
     const { libraryVersion, hypervisorVersion } = await connection.version();
     return ok(

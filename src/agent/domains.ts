@@ -2,13 +2,16 @@ import { readFile } from "node:fs/promises";
 import { ShimError } from "../errors.ts";
 import { toIoError } from "../host/io_error.ts";
 import { LibvirtConnection } from "../libvirt/connection.ts";
+import type { DomainControl } from "../libvirt/domain_control.ts";
 import type { DomainStatus } from "../libvirt/domain_status.ts";
 import { parseMachineId } from "../machine/machine_id.ts";
 import type { MachineRecord } from "../machine/machine_record.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { ensureDefined } from "./ensure_defined.ts";
 import { requireUnused } from "./machine_use.ts";
 import { documentOf } from "./prepare_machine.ts";
 import type { MachineDocument } from "./prepare_document.ts";
+import { startDomain } from "./start_domain.ts";
 import { verifyMachine } from "./verify_machine.ts";
 
 /** What libvirt says of a machine, in virsh's words; `undefined` is ours for "libvirt does not know it". */
@@ -23,12 +26,14 @@ export async function requireMachine(context: AgentContext, id: string): Promise
   return documentOf(await context.machines.read(parseMachineId(id)));
 }
 
-/** Runs `body` with a connection that is closed whatever happens. */
+/** Runs `body` with the service's session, or with a connection that is closed whatever happens. */
 export async function withLibvirt<T>(
   context: AgentContext,
-  body: (connection: LibvirtConnection) => Promise<T>,
+  body: (connection: DomainControl) => Promise<T>,
+  { signal }: VerbOptions = {},
 ): Promise<T> {
-  const connection = await LibvirtConnection.open(context.libvirtUri);
+  if (context.libvirtSession !== undefined) return await body(context.libvirtSession);
+  const connection = await LibvirtConnection.open(context.libvirtUri, { signal });
   try {
     return await body(connection);
   } finally {
@@ -42,7 +47,7 @@ export async function withLibvirt<T>(
  * @throws {ShimError} CONFLICT
  */
 export async function findOwnDomain(
-  connection: LibvirtConnection,
+  connection: DomainControl,
   machine: MachineDocument,
 ): Promise<DomainStatus | null> {
   const status = await connection.findDomain(machine.id);
@@ -61,9 +66,10 @@ export async function findOwnDomain(
   return status;
 }
 
+/** Whoever asks may stop waiting; libvirt is then told nothing more. */
 export type VerbOptions = { readonly signal?: AbortSignal | undefined };
 
-/** Defines the machine's domain; defining it again replaces it with the same. */
+/** Defines the machine's domain; defining it again changes nothing. @throws {ShimError} CONFLICT when it was changed */
 export async function defineMachine(
   context: AgentContext,
   id: string,
@@ -75,12 +81,10 @@ export async function defineMachine(
     options,
     async (machine) =>
       await withLibvirt(context, async (connection) => {
-        await findOwnDomain(connection, machine);
-        return report(
-          machine,
-          await connection.defineDomain(await readDefinition(machine, machine.domainXml)),
-        );
-      }),
+        const before = await findOwnDomain(connection, machine);
+        const xml = await readDefinition(machine, machine.domainXml);
+        return report(machine, (await ensureDefined(connection, { xml, before })).status);
+      }, options),
   );
 }
 
@@ -88,7 +92,7 @@ export async function defineMachine(
  * Boots the machine, defining it first when libvirt does not know it. One that runs already is left running.
  *
  * @throws {ShimError} CONTENT_CORRUPT when its disk, or what it reads of the image, is no longer what it was made of;
- *   IN_USE when a QEMU that libvirt does not know runs it
+ *   IN_USE when a QEMU that libvirt does not know runs it; whatever {@link startDomain} throws
  */
 export async function startMachine(
   context: AgentContext,
@@ -99,16 +103,19 @@ export async function startMachine(
     context,
     id,
     options,
-    async (machine, record) =>
-      await withLibvirt(context, async (connection) => {
-        const before = await findOwnDomain(connection, machine);
-        if (before?.id !== null && before !== null) return report(machine, before);
-        await requireUnused(context, { id, uuid: machine.uuid, action: "start" });
-        await verifyMachine(context, record, machine);
-        if (!before) await connection.defineDomain(await readDefinition(machine, machine.domainXml));
-        await connection.startDomain(machine.id);
-        return report(machine, await connection.findDomain(machine.id));
-      }),
+    async (machine, record) => {
+      const status = await startDomain({
+        id: machine.id,
+        xml: await readDefinition(machine, machine.domainXml),
+        connect: (body) => withLibvirt(context, body, options),
+        find: (connection) => findOwnDomain(connection, machine),
+        check: async () => {
+          await requireUnused(context, { id, uuid: machine.uuid, action: "start" });
+          await verifyMachine(context, record, machine);
+        },
+      }, options);
+      return report(machine, status);
+    },
   );
 }
 
@@ -171,7 +178,7 @@ async function changeDomain(
   context: AgentContext,
   id: string,
   options: VerbOptions,
-  change: (connection: LibvirtConnection, machine: MachineDocument, before: DomainStatus) => Promise<void>,
+  change: (connection: DomainControl, machine: MachineDocument, before: DomainStatus) => Promise<void>,
 ): Promise<DomainReport> {
   return await holdMachine(
     context,
@@ -191,7 +198,7 @@ async function changeDomain(
         }
         await change(connection, machine, before);
         return report(machine, await connection.findDomain(machine.id));
-      }),
+      }, options),
   );
 }
 

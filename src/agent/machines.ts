@@ -77,7 +77,7 @@ export async function releaseMachine(
   await requireUnused(context, { id, uuid: before?.uuid ?? null, action: "release" });
   return await context.machines.hold(machineId, async (held) => {
     const machine = await readUnlessDamaged(context, id, context.note);
-    await undefineIfKnown(context, { id, machine });
+    await undefineIfKnown(context, { id, machine, signal: options.signal });
     await held.remove();
     return { id };
   }, options);
@@ -98,10 +98,14 @@ async function readUnlessDamaged(
   }
 }
 
-type Known = { readonly id: string; readonly machine: MachineDocument | null };
+type Known = {
+  readonly id: string;
+  readonly machine: MachineDocument | null;
+  readonly signal: AbortSignal | undefined;
+};
 
 /** A host without libvirt can have no definition; a guest that QEMU runs without it is found all the same. */
-async function undefineIfKnown(context: AgentContext, { id, machine }: Known): Promise<void> {
+async function undefineIfKnown(context: AgentContext, { id, machine, signal }: Known): Promise<void> {
   try {
     await withLibvirt(context, async (connection) => {
       // Without a record nobody knows whose the domain of that name is: it may hold the folder, but is not ours to undefine.
@@ -109,7 +113,7 @@ async function undefineIfKnown(context: AgentContext, { id, machine }: Known): P
       if (status) requireInactive(status);
       await requireUnused(context, { id, uuid: machine?.uuid ?? null, action: "release" });
       if (status && machine) await connection.undefineDomain(id);
-    });
+    }, { signal });
   } catch (error) {
     const isAbsent = error instanceof ShimError &&
       (error.code === "HYPERVISOR_UNAVAILABLE" || error.code === "HYPERVISOR_LIBRARY_MISSING");
