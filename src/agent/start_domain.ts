@@ -133,7 +133,11 @@ async function settle(domain: OwnDomain, { failure, isNew, signal }: Loss): Prom
     try {
       return await domain.connect(async (libvirt) => {
         const status = await domain.find(libvirt);
-        if (status !== null && status.id !== null) return status;
+        if (status !== null && status.id !== null) {
+          // Paused: its QEMU is there, and libvirt still at work on it
+          if (status.state !== "paused" || performance.now() >= end) return status;
+          throw outcome(failure, null);
+        }
         // A daemon that hung may yet carry the start out: only one that is new has surely forgotten it
         if (failure.code === "HYPERVISOR_UNAVAILABLE") {
           if (isNew && status !== null) await libvirt.undefineDomain(domain.id);
@@ -149,9 +153,10 @@ async function settle(domain: OwnDomain, { failure, isNew, signal }: Loss): Prom
   throw outcome(failure, "unknown");
 }
 
-function outcome(failure: ShimError, became: "not started" | "unknown"): ShimError {
+/** @param became null while it may yet become anything */
+function outcome(failure: ShimError, became: "not started" | "unknown" | null): ShimError {
   return new ShimError(failure.code, failure.message, {
     cause: failure,
-    details: { ...failure.details, outcome: became },
+    details: { ...failure.details, ...(became === null ? {} : { outcome: became }) },
   });
 }

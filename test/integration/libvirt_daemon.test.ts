@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
 import { rejectionOf } from "../support/failures.ts";
-import { type LibvirtDaemons, startLibvirtDaemons, startPrivateLibvirtd } from "../support/libvirt_daemon.ts";
+import { type LibvirtDaemons, startLibvirtDaemons } from "../support/libvirt_daemon.ts";
+import { startPrivateLibvirtd } from "../support/private_libvirtd.ts";
 
 /** QEMU starts in about a second; a loaded machine and libvirt's first look at its QEMUs take longer. */
 const SLOW_MS = 120_000;
@@ -144,7 +145,7 @@ describe("LibvirtConnection when libvirtd goes", () => {
       try {
         const connection = await LibvirtConnection.open(daemon.uri, { callTimeoutMs: 2_000 });
         expect(await connection.listDomains()).toEqual([]);
-        process.kill(daemon.pid, "SIGSTOP");
+        daemon.freeze();
         const pauses: number[] = [];
         let last = performance.now();
         const timer = setInterval(() => {
@@ -161,12 +162,11 @@ describe("LibvirtConnection when libvirtd goes", () => {
         expect(Math.max(...pauses)).toBeLessThan(1_000);
         await connection.close();
 
-        process.kill(daemon.pid, "SIGCONT");
+        daemon.thaw();
         const next = await LibvirtConnection.open(daemon.uri);
         expect(await next.listDomains()).toEqual([]);
         await next.close();
       } finally {
-        process.kill(daemon.pid, "SIGCONT");
         await daemon.stop();
       }
     },
@@ -178,11 +178,7 @@ describe("LibvirtConnection when libvirtd goes", () => {
     async () => {
       const daemon = await startPrivateLibvirtd();
       const connection = await LibvirtConnection.open(daemon.uri);
-      try {
-        process.kill(daemon.pid, "SIGKILL");
-      } finally {
-        await daemon.stop();
-      }
+      await daemon.stop();
       const failures = [
         await rejectionOf(connection.listDomains()),
         await rejectionOf(connection.startDomain("any")),

@@ -181,7 +181,7 @@ describe("whose domain it is", () => {
 
 describe("a start that fails", () => {
   it("LV10 undoes our define and keeps the disk; an earlier define stays", async () => {
-    const { machine } = await prepare("--memory", "900TiB");
+    const { machine } = await prepare("--memory", "15TiB");
     const before = await owned(machine.disks.map((disk) => disk.path));
     const error = await refused("start", machine.id);
     expect(["DOMAIN_FAILED", "DOMAIN_INVALID"]).toContain(error.code);
@@ -197,13 +197,19 @@ describe("a start that fails", () => {
       const { machine } = await prepare();
       const word = randomWord();
       const directory = `${libvirtd.root}/var/log/libvirt/qemu`;
-      const context = await openAgent(root, { libvirtUri: libvirtd.uri });
-      const starting = failureOf(
-        startMachine(context, machine.id, { watchMs: 60_000, logDirectory: directory }),
-      );
-      for (;;) {
-        const status = await libvirt.findDomain(machine.id);
-        if (status?.state === "running") break;
+      const starting = failureOf(startDomain({
+        id: machine.id,
+        xml: await readFile(machine.domainXml, "utf8"),
+        connect: async (body) => {
+          const connection = await LibvirtConnection.open(libvirtd.uri);
+          return await body(connection).finally(() => connection.close());
+        },
+        find: (connection) => connection.findDomain(machine.id),
+        check: () => Promise.resolve(),
+      }, { watchMs: 60_000, logDirectory: directory }));
+      let isOver = false;
+      void starting.catch(() => {}).then(() => isOver = true);
+      while ((await libvirt.findDomain(machine.id))?.state !== "running" && !isOver) {
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
       const log = await open(`${directory}/${machine.id}.log`, "a");
@@ -222,7 +228,7 @@ describe("a start that fails", () => {
 });
 
 describe("what libvirt touches", () => {
-  it("LV13 LV17 a guest's header in its raw disk is opened by nobody; QEMU runs confined", async () => {
+  it("LV13 a guest's header in its raw disk is opened by nobody", async () => {
     const { machine } = await prepare("--disk-format", "raw", "--clone", "copy");
     const xml = await readFile(machine.domainXml, "utf8");
     const disks = [...xml.matchAll(/<disk [^]*?<\/disk>/g)].map(([disk]) => disk);
@@ -259,6 +265,7 @@ describe("what libvirt touches", () => {
     // -D: libvirtd keeps the process id that was started, and the tracer goes with it
     await libvirtd.start([
       "strace",
+      "--seccomp-bpf",
       "-D",
       "-f",
       "-qq",
@@ -272,15 +279,6 @@ describe("what libvirt touches", () => {
     await reopen();
     try {
       expect(await verb("start", machine.id)).toMatchObject({ state: "running" });
-      const status = await readFile(`/proc/${await onlyQemu(machine.uuid)}/status`, "utf8");
-      const field = (name: string) => new RegExp(`^${name}:\\s+(\\S+)`, "m").exec(status)?.[1];
-      expect({
-        seccomp: field("Seccomp"),
-        noNewPrivileges: field("NoNewPrivs"),
-        capabilities: field("CapEff"),
-      })
-        .toEqual({ seccomp: "2", noNewPrivileges: "1", capabilities: "0000000000000000" });
-      expect(field("Uid")).not.toBe("0");
       await verb("destroy", machine.id);
       const seen = await readFile(trace, "utf8");
       expect(seen).toContain(disk.path);
@@ -344,6 +342,26 @@ async function expectReadOnly(pid: number, paths: readonly string[]): Promise<vo
   }
 }
 
+describe("a guest's QEMU", () => {
+  it(
+    "LV17 runs as another user, without capabilities or a way to get any, under a seccomp filter",
+    async () => {
+      const { machine } = await prepare();
+      await verb("start", machine.id);
+      const status = await readFile(`/proc/${await onlyQemu(machine.uuid)}/status`, "utf8");
+      const field = (name: string) => new RegExp(`^${name}:\\s+(\\S+)`, "m").exec(status)?.[1];
+      expect({
+        seccomp: field("Seccomp"),
+        noNewPrivileges: field("NoNewPrivs"),
+        capabilities: field("CapEff"),
+      })
+        .toEqual({ seccomp: "2", noNewPrivileges: "1", capabilities: "0000000000000000" });
+      expect(field("Uid")).not.toBe("0");
+    },
+    SLOW_MS,
+  );
+});
+
 describe("what outlives the daemon", () => {
   it("LV19 after a reboot of the host all is off, nothing is fetched again, and machines start", async () => {
     const { machine } = await prepare();
@@ -389,8 +407,8 @@ describe("what outlives the daemon", () => {
       child.stderr?.setEncoding("utf8").on("data", (text: string) => stderr += text);
       const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
       // It connects, and nobody answers
-      while (await connections() === before) await new Promise((resolve) => setTimeout(resolve, 20));
-      child.kill("SIGINT");
+      while (await connections() <= before) await new Promise((resolve) => setTimeout(resolve, 20));
+      process.kill(child.pid ?? 0, "SIGINT");
       expect(await ended).toBe(130);
       expect(JSON.parse(stderr).error.code).toBe("CANCELLED");
     } finally {

@@ -10,7 +10,7 @@ import { setTimeout as delay } from "node:timers/promises";
  * Real libvirt daemons for tests; a machine without them fails the test, it is never skipped.
  *
  * Test files may run at the same time: `startLibvirtDaemons` holds a file lock from start to `stop()`, so that the
- * second file waits for the first; private daemons do not see each other.
+ * second file waits for the first. One that may be killed is in `private_libvirtd.ts`.
  */
 
 const RUN = "/run/libvirt";
@@ -50,23 +50,6 @@ export async function startLibvirtDaemons(): Promise<LibvirtDaemons> {
     await stop();
     throw error;
   }
-}
-
-/**
- * Starts a libvirtd that sees no other one and that nobody else uses, so that it may be stopped and killed: it lives
- * in a mount namespace with folders of its own, and only its socket is seen from outside.
- */
-export async function startPrivateLibvirtd(): Promise<LibvirtDaemons & { readonly pid: number }> {
-  const script = 'for folder in etc run var/lib var/cache var/log; do mkdir -p "/$folder/libvirt" && ' +
-    'mount -t tmpfs tmpfs "/$folder/libvirt" || exit; done; mkdir /etc/libvirt/qemu; ' +
-    'exec libvirtd --config "$0/conf" --pid-file "$0/pid"';
-  let socket = "";
-  const daemon = await startInFolder(async (folder) => {
-    socket = join(folder, "libvirt-sock");
-    await writeFile(join(folder, "conf"), `unix_sock_dir = "${folder}"\nauth_unix_rw = "none"\n`);
-    return startDaemon("unshare", ["--mount", "sh", "-c", script, folder], { socket });
-  });
-  return { uri: `qemu:///system?socket=${socket}`, ...daemon };
 }
 
 type Daemon = { readonly pid: number; stop(): Promise<void> };
