@@ -6,17 +6,19 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { AgentContext } from "../../src/agent/agent_context.ts";
-import { startMachine } from "../../src/agent/domains.ts";
+import { defineMachine, destroyMachine, startMachine } from "../../src/agent/domains.ts";
 import { releaseMachine } from "../../src/agent/machines.ts";
 import { prepare } from "../../src/agent/prepare.ts";
 import type { MachineWishes } from "../../src/agent/prepare_machine.ts";
 import type { Reference } from "../../src/image/reference.ts";
+import { LibvirtConnection } from "../../src/libvirt/connection.ts";
 import { parseMachineId } from "../../src/machine/machine_id.ts";
 import { openAgent } from "../support/agent_kit.ts";
 import { bootshim, bootshimJson, startBootshim } from "../support/bootshim_command.ts";
 import { mbrDisk } from "../support/disk_bytes.ts";
 import { codeOf, failureOf } from "../support/failures.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
+import { machineProblems } from "../support/machine_checker.ts";
 import { prepareWish, publishRootfs, randomRootfs } from "../support/machine_wish.ts";
 import { osImage, publishLayout, randomInitramfs, randomKernel } from "../support/os_image.ts";
 import { useTemporaryDirectory } from "../support/temporary_directory.ts";
@@ -197,6 +199,40 @@ describe("one lock for a machine", () => {
     expect(await codeOf(startMachine(context, "vm-9"))).toBe("MACHINE_NOT_FOUND");
     expect((await readdir(join(context.rootDirectory, "locks"))).filter((name) => name.includes("vm-9")))
       .toEqual([]);
+  });
+});
+
+describe("DC20: a caller that was killed", () => {
+  const steps = {
+    prepare: () => make({ uuid: UUID }),
+    define: () => defineMachine(context, "vm-1"),
+    start: () => startMachine(context, "vm-1"),
+  };
+  it.each(
+    [
+      ["before anything", []],
+      ["between disk and define", ["prepare"]],
+      ["between define and start", ["prepare", "define"]],
+      ["between start and reply", ["prepare", "define", "start"]],
+      ["between start, which defines, and reply", ["prepare", "start"]],
+    ] as const,
+  )("%s, starts over: one disk, one domain, running", async (_when, done) => {
+    // The test driver forgets its domains with its last connection.
+    const connection = await LibvirtConnection.open("test:///default");
+    try {
+      for (const step of done) await steps[step]();
+      for (const step of ["prepare", "define", "start", "start"] as const) await steps[step]();
+      const ours = (await connection.listDomains()).filter(({ name, uuid }) =>
+        name === "vm-1" || uuid === UUID
+      );
+      expect(ours).toMatchObject([{ name: "vm-1", uuid: UUID, state: "running" }]);
+      expect(await machineNames()).toEqual(["vm-1"]);
+      expect(machineProblems(context.rootDirectory)).toEqual([]);
+      expect(await codeOf(releaseMachine(context, "vm-1"))).toBe("IN_USE");
+      expect((await destroyMachine(context, "vm-1")).state).toBe("shut off");
+    } finally {
+      await connection.close();
+    }
   });
 });
 
