@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { nodeFileSystem } from "../host/file_system.ts";
 import { qemuGroupId } from "../host/qemu_group.ts";
 import { toShimError } from "../errors.ts";
@@ -34,6 +35,7 @@ export async function examineHost(
   return await Promise.all([
     finding("root", () => Promise.resolve(ok(`"${context.rootDirectory}" is ours alone`))),
     finding("space", () => examineSpace(context)),
+    finding("reflink", () => examineReflink(context)),
     finding(
       "qemu",
       () => examineProgram(BINARIES[context.hostArchitecture], PACKAGES[context.hostArchitecture]),
@@ -50,6 +52,16 @@ type Verdict = Omit<Finding, "check">;
 
 function ok(found: string): Verdict {
   return { verdict: "ok", found };
+}
+
+/** Either is good: what differs is how a machine's disk is made. */
+async function examineReflink({ content, machines }: AgentContext): Promise<Verdict> {
+  const isShared = await machines.canReflink(join(content.layoutDirectory, "oci-layout"));
+  return ok(
+    isShared
+      ? "the file system shares blocks: a machine's disk is a reflink of the image's"
+      : "the file system shares no blocks: a machine's disk is an overlay above the image's",
+  );
 }
 
 /** A check that itself fails is a finding like any other. */

@@ -16,6 +16,7 @@ import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { ensurePrivateDirectory } from "../host/private_directory.ts";
 import { removeTree } from "../host/remove_tree.ts";
 import { lockDirectoryOf, openRootDirectory } from "../host/root_directory.ts";
+import { reflinkFile } from "./disk_file.ts";
 import type { Build, CreateRules, HeldMachine, HoldOptions } from "./held_machine.ts";
 import { findLockedFile } from "./locked_file.ts";
 import { isMachineId, type MachineId } from "./machine_id.ts";
@@ -142,6 +143,25 @@ export class MachineStore {
   /** {@link HeldMachine.remove} under {@link hold}. */
   async remove(id: MachineId, options: HoldOptions = {}): Promise<void> {
     await this.hold(id, (held) => held.remove(), options);
+  }
+
+  /**
+   * Whether a disk made here can share the blocks of such a file: tried with it, for the doctor.
+   *
+   * @throws {ShimError} NO_SPACE, BUSY, IO_ERROR
+   */
+  async canReflink(from: string): Promise<boolean> {
+    // Of a name that the sweep knows, should we be killed.
+    const directory = join(this.#machines, `.probe.new-${randomBytes(8).toString("hex")}`);
+    const fileSystem = this.#fileSystem;
+    return await withIoErrors({ action: "try a reflink", path: directory }, async () => {
+      try {
+        await fileSystem.mkdir(directory, 0o700);
+        return await reflinkFile(from, join(directory, "disk"), { fileSystem });
+      } finally {
+        await removeTree(directory, fileSystem);
+      }
+    });
   }
 
   /** As `findLockedFile`, in a machine's directory. */
