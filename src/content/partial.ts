@@ -55,7 +55,8 @@ export async function resumableBytes(
     const { kind, ownerId, mode, sizeBytes } = await fileSystem.lstat(paths.data);
     const isOurs = kind === "file" && ownerId === effectiveUserId() && (mode & 0o022) === 0;
     if (!isOurs || sizeBytes > descriptor.sizeBytes) return 0;
-    return await isBegunFor(paths, descriptor, fileSystem) ? sizeBytes : 0;
+    const begun = await readMetadata(paths, fileSystem);
+    return begun?.digest === descriptor.digest && begun.sizeBytes === descriptor.sizeBytes ? sizeBytes : 0;
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return 0;
     throw error;
@@ -96,23 +97,37 @@ export async function removePartial(paths: PartialPaths, fileSystem: FileSystem)
   await unlinkIfThere(paths.metadata, fileSystem);
 }
 
-async function isBegunFor(
+/** Whether some descriptor could continue this transfer: both files are there, and fit together. Rejects with an errno error. */
+export async function canBeContinued(
   paths: PartialPaths,
-  { digest, sizeBytes }: Descriptor,
+  digest: Digest,
   fileSystem: FileSystem,
 ): Promise<boolean> {
+  try {
+    const { sizeBytes } = await fileSystem.lstat(paths.data);
+    const begun = await readMetadata(paths, fileSystem);
+    return begun?.digest === digest && sizeBytes <= begun.sizeBytes;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+async function readMetadata(
+  paths: PartialPaths,
+  fileSystem: FileSystem,
+): Promise<z.infer<typeof partialJson> | undefined> {
   const invalid = (why: string) => new ShimError("CACHE_LAYOUT_INVALID", why);
   try {
-    const found = await readLayoutFile(paths.metadata, {
+    return await readLayoutFile(paths.metadata, {
       schema: partialJson,
       maxBytes: MAX_METADATA_BYTES,
       invalid,
       fileSystem,
     });
-    return found?.digest === digest && found.sizeBytes === sizeBytes;
   } catch (error) {
     // Torn by a crash, or not ours.
-    if (error instanceof ShimError) return false;
+    if (error instanceof ShimError) return undefined;
     throw error;
   }
 }

@@ -6,12 +6,12 @@ import { tryLock, withLock } from "../host/flock.ts";
 import { errnoOf } from "../host/io_error.ts";
 import { type Digest, parseDigest } from "../image/digest.ts";
 import { blobLockPath } from "./blob_lock.ts";
-import { partialPaths, partOfTransfer, removePartial } from "./partial.ts";
+import { canBeContinued, partialPaths, partOfTransfer, removePartial } from "./partial.ts";
 import { blobPathIn, type StorePaths } from "./store_layout.ts";
 
 /**
- * Removes from `ingest/` what can never be continued: transfers that lack one of their two files, or whose blob is
- * there; and all other files. Whether their owner is dead is asked of its lock, never of a clock: what belongs to
+ * Removes from `ingest/` what can never be continued: transfers whose two files are not both there or do not fit
+ * together, or whose blob is there; and all other files. Whether their owner is dead is asked of its lock, never of a clock: what belongs to
  * somebody who lives stays. Interrupted transfers that can be continued stay, too.
  */
 export async function sweepIngest(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
@@ -35,7 +35,7 @@ export async function sweepIngest(paths: StorePaths, fileSystem: FileSystem): Pr
 async function sweepTransfer(digest: Digest, paths: StorePaths, fileSystem: FileSystem): Promise<void> {
   const partial = partialPaths(paths.ingest, digest);
   const isDead = async () =>
-    !await isThere(partial.data, fileSystem) || !await isThere(partial.metadata, fileSystem) ||
+    !await canBeContinued(partial, digest, fileSystem) ||
     await isThere(blobPathIn(paths.blobs, digest), fileSystem);
   if (!await isDead()) return;
   const lock = await tryLock(blobLockPath(paths, digest), {

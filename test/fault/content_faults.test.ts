@@ -13,9 +13,9 @@ import { randomWord } from "../support/random_word.ts";
 import { contentOf } from "../support/streams.ts";
 import { FaultyFileSystem } from "../support/faulty_file_system.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
-import { useTemporaryDirectory } from "../support/temporary_directory.ts";
+import { MEMORY_DIRECTORY, useTemporaryDirectory } from "../support/temporary_directory.ts";
 
-const temporary = useTemporaryDirectory();
+const temporary = useTemporaryDirectory(MEMORY_DIRECTORY);
 const MIB = 1024 * 1024;
 
 /** A pull in miniature: layer, manifest, then the name. */

@@ -10,9 +10,9 @@ import { codeOf, failureOf } from "../support/failures.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
 import { randomWord } from "../support/random_word.ts";
 import { contentOf } from "../support/streams.ts";
-import { useTemporaryDirectory } from "../support/temporary_directory.ts";
+import { MEMORY_DIRECTORY, useTemporaryDirectory } from "../support/temporary_directory.ts";
 
-const temporary = useTemporaryDirectory();
+const temporary = useTemporaryDirectory(MEMORY_DIRECTORY);
 const MIB = 1024 * 1024;
 /** Each takes five sets of locks; CO06 asks for 10,000, which is 2,000 rounds. */
 const ROUNDS = Number(process.env["BOOTSHIM_LOCK_ROUNDS"] ?? "100");

@@ -1,7 +1,11 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach } from "vitest";
+
+/** In memory, where the host has such a place: for tests that sync a thousand times and mean the order only. */
+export const MEMORY_DIRECTORY = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
 /**
  * Gives every test of the file a directory of its own, removed afterwards.
