@@ -13,6 +13,8 @@ export type LayoutExpectations = {
   readonly isAfterKill?: boolean;
   /** After a failed or killed update a record may be a step ahead of the index, or left over: collection removes it. */
   readonly areRecordsAhead?: boolean;
+  /** No image lacks anything: none is sparse. */
+  readonly areImagesWhole?: boolean;
   /** How many interrupted transfers that can be continued `ingest/` holds; default none. */
   readonly partials?: number | "any";
 };
@@ -90,7 +92,42 @@ export function layoutProblems(root: string, expected: LayoutExpectations = {}):
     check(found?.size === size, `${own} names ${digest} of ${size} bytes, found ${found?.size}`);
   }
   problems.push(...recordProblems(root, index.manifests, expected));
+  if (expected.areImagesWhole) {
+    const own = index.manifests.filter((entry) => entry.annotations?.["io.bootshim.reference"] !== undefined);
+    const missing = own.flatMap((entry) => missingBelow(images, entry.digest));
+    const machines = machineDigests(root).flatMap((digest) => missingBelow(images, digest));
+    for (const digest of new Set([...missing, ...machines])) {
+      problems.push(`blob ${digest} is named, and not there`);
+    }
+  }
   return problems;
+}
+
+/** Every blob that a document leads to and that is not there. */
+function missingBelow(images: string, digest: string): string[] {
+  const path = join(images, "blobs", ...digest.split(":"));
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return [digest];
+  let document: { manifests?: Entry[]; config?: Entry; layers?: Entry[] };
+  try {
+    document = JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    return []; // a layer
+  }
+  const below = [
+    ...document.manifests ?? [],
+    ...document.config ? [document.config] : [],
+    ...document.layers ?? [],
+  ];
+  return below.flatMap((entry) => missingBelow(images, entry.digest));
+}
+
+/** What each machine was made from. */
+function machineDigests(root: string): string[] {
+  const machines = join(root, "machines");
+  if (!lstatSync(machines, { throwIfNoEntry: false })) return [];
+  return readdirSync(machines).filter((name) => !name.startsWith(".")).map((name) =>
+    JSON.parse(readFileSync(join(machines, name, "machine.json"), "utf8")).manifestDigest
+  );
 }
 
 /** Each of our entries has its record, written before it; after a kill there may be one more, or a newer one. */
