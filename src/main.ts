@@ -10,6 +10,7 @@ import { cacheUsers } from "./agent/cache_users.ts";
 import { runProgram } from "./cli/program.ts";
 import { ReaderGone, type Terminal } from "./cli/terminal.ts";
 import type { Settings } from "./config/settings.ts";
+import { BlobAudit } from "./content/blob_audit.ts";
 import { Collector } from "./content/collector.ts";
 import { ContentStore } from "./content/content_store.ts";
 import { DerivedDisks } from "./content/derived_disks.ts";
@@ -69,6 +70,7 @@ async function openContext(settings: Settings, note: (message: string) => void):
   return {
     content,
     leases: new Leases({ rootDirectory }),
+    audit: new BlobAudit({ rootDirectory }),
     collector: new Collector({ rootDirectory, users: () => cacheUsers(machines), onWarning: note }),
     cacheBudget: settings.cacheBudget,
     derived: new DerivedDisks({ rootDirectory, groupId, content }),

@@ -5,6 +5,7 @@
  * typed wishes, reports progress through a callback and gives typed results. Invariants: children are stored before
  * parents, and the reference last; a cached image needs no network; a machine folder is complete or absent.
  */
+import type { BlobAudit } from "../content/blob_audit.ts";
 import type { Collector } from "../content/collector.ts";
 import type { ContentStore } from "../content/content_store.ts";
 import type { DerivedDisks } from "../content/derived_disks.ts";
@@ -21,6 +22,8 @@ export type AgentContext = {
   /** What operations under way need stays in the cache. */
   readonly leases: Leases;
   readonly collector: Collector;
+  /** Whether blobs at rest still are what their names say. */
+  readonly audit: BlobAudit;
   /** Disks unpacked from packed layers. */
   readonly derived: DerivedDisks;
   readonly machines: MachineStore;

@@ -21,9 +21,10 @@ export async function cacheUsers(machines: MachineStore): Promise<CacheUser[]> {
       { cause: first.error, details: { remedy: `repair its record, or: bootshim release ${first.id}` } },
     );
   }
-  return records.map(({ id, digest, manifestDigest, document }) => ({
+  return records.map(({ id, digest, manifestDigest, uses, document }) => ({
     id,
     manifestDigest,
+    needs: uses.map((use) => use.digest),
     digests: [digest, ...digestsNamedIn(document)],
   }));
 }

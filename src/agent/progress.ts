@@ -10,7 +10,7 @@ export type LayerProgress = {
 };
 
 /** Bytes are moving. */
-export type TransferPhase = "pulling" | "pushing" | "exporting" | "importing";
+export type TransferPhase = "pulling" | "pushing" | "exporting" | "importing" | "checking";
 
 /** One look at a running operation; the API's `progress` object. */
 export type Progress = {

@@ -76,7 +76,7 @@ async function pullLayers(
   image: ResolvedImage,
   options: OperationOptions,
 ): Promise<number> {
-  const missing = await missingBlobs(context, image.layers);
+  const missing = await missingBlobs(context, image.layers, options);
   const progress = new TransferProgress({
     phase: "pulling",
     blobs: missing,
@@ -166,11 +166,23 @@ class CommitGate {
   }
 }
 
-/** Two roles may share one blob: it is fetched once. */
-async function missingBlobs(context: AgentContext, layers: readonly RoleLayer[]): Promise<Descriptor[]> {
+/**
+ * Two roles may share one blob: it is fetched once. What is there is hashed at its first use in each boot of the host; what
+ * is damaged is moved away, and so is missing.
+ */
+async function missingBlobs(
+  context: AgentContext,
+  layers: readonly RoleLayer[],
+  { signal }: OperationOptions,
+): Promise<Descriptor[]> {
   const missing = new Map<Digest, Descriptor>();
-  for (const { descriptor } of layers) {
-    if (!missing.has(descriptor.digest) && !await context.content.hasBlob(descriptor)) {
+  const distinct = new Map(layers.map(({ descriptor }) => [descriptor.digest, descriptor]));
+  for (const descriptor of distinct.values()) {
+    const found = await context.audit.audit(descriptor.digest, descriptor.sizeBytes, { signal });
+    if (found.state === "quarantined") {
+      context.note(`${found.why}; it is kept as "${found.quarantinePath}", and fetched again`);
+    }
+    if (found.state !== "sound" || !await context.content.hasBlob(descriptor)) {
       missing.set(descriptor.digest, descriptor);
     }
   }

@@ -30,6 +30,10 @@ export async function verifyMachine(
 
 async function requireBlob(context: AgentContext, id: string, layer: Descriptor): Promise<void> {
   try {
+    const found = await context.audit.audit(layer.digest, layer.sizeBytes);
+    if (found.state === "quarantined") {
+      throw new ShimError("CONTENT_CORRUPT", `${found.why}; it is kept as "${found.quarantinePath}"`);
+    }
     await context.content.locateBlob(layer);
   } catch (error) {
     if (!(error instanceof ShimError)) throw error;

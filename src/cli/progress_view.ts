@@ -9,7 +9,13 @@ import type { Terminal } from "./terminal.ts";
 const PLAIN_INTERVAL_MS = 5000;
 
 /** Phases in which bytes move; the others pass too quickly to be told. */
-const TRANSFERS: ReadonlySet<Progress["phase"]> = new Set(["pulling", "pushing", "exporting", "importing"]);
+const TRANSFERS: ReadonlySet<Progress["phase"]> = new Set([
+  "pulling",
+  "pushing",
+  "exporting",
+  "importing",
+  "checking",
+]);
 
 export type ProgressView = { readonly listen: ProgressListener; readonly close: () => void };
 

@@ -128,7 +128,7 @@ export function streamBlob(
  */
 export function flawOfOwnBlob(
   { sizeBytes, ownerId, mode }: FileStatus,
-  descriptor: Descriptor,
+  descriptor: Pick<Descriptor, "sizeBytes">,
 ): string | undefined {
   if (sizeBytes !== descriptor.sizeBytes) {
     return `it has ${sizeBytes} bytes, must have ${descriptor.sizeBytes} bytes`;

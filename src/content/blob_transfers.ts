@@ -30,6 +30,8 @@ export type BlobTransfersOptions = {
   readonly access: Access;
   readonly fileSystem: FileSystem;
   readonly hasBlob: (descriptor: Descriptor) => Promise<boolean>;
+  /** Told of each blob that was brought in, when it is there. */
+  readonly onStored: (digest: Digest) => Promise<void>;
   /** Told how each blob's directory was synced. */
   readonly note: (sync: DirectorySync) => void;
 };
@@ -187,6 +189,7 @@ export class BlobTransfers {
       const place = { ingestDirectory: paths.ingest, blobPath, access, fileSystem };
       const transfer = await transferBlob(descriptor, open, { ...place, ...options, beforeCommit });
       note(transfer.directorySync);
+      await this.#options.onStored(descriptor.digest);
       return transfer;
     } catch (error) {
       const failure = toIoError(error, { action: `ingest blob "${descriptor.digest}"`, path: blobPath });

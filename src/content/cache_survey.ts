@@ -16,6 +16,8 @@ export type CacheUser = {
   readonly id: string;
   /** What it was made from; must be in the cache. */
   readonly manifestDigest: Digest;
+  /** Blobs that it reads as long as it lives. */
+  readonly needs: readonly Digest[];
   /** Whatever else it names. */
   readonly digests: readonly Digest[];
 };
@@ -75,7 +77,9 @@ export async function reachAll(
   const held = new Set<Digest>();
   const roots: Root[] = [
     ...survey.users.map((user) => ({ digest: user.manifestDigest, isRequired: true })),
-    ...[...survey.users.flatMap((user) => user.digests), ...survey.leased].map((digest) => ({
+    ...[...survey.users.flatMap((user) => [...user.needs, ...user.digests]), ...survey.leased].map((
+      digest,
+    ) => ({
       digest,
       isRequired: false,
     })),

@@ -6,6 +6,7 @@ import { type HeldLock, tryLock } from "../host/flock.ts";
 import { lockDirectoryOf } from "../host/root_directory.ts";
 import { type Digest, digestAlgorithm, digestEncoded, parseDigest } from "../image/digest.ts";
 import { filesByDigest } from "./cache_survey.ts";
+import { verdictPath } from "./blob_verdict.ts";
 import type { StorePaths } from "./store_layout.ts";
 
 /** How many files are looked at side by side. */
@@ -46,12 +47,14 @@ export async function findRemovals(paths: StorePaths, options: FindOptions): Pro
     ...await removalsIn(paths.blobs, {
       ...options,
       kind: "blob",
+      beside: (digest) => [verdictPath(paths, digest)],
       lock: () => null,
       ageMs: options.ages.anyMs,
     }),
     ...await removalsIn(derived, {
       ...options,
       kind: "derived",
+      beside: () => [],
       lock: (digest) => lockPath(paths, "derived", digest),
       ageMs: options.ages.anyMs,
     }),
@@ -64,6 +67,8 @@ type InFolder = FindOptions & {
   readonly kind: "blob" | "derived";
   readonly lock: (digest: Digest) => string | null;
   readonly ageMs: number;
+  /** Files elsewhere that mean nothing without it. */
+  readonly beside: (digest: Digest) => readonly string[];
 };
 
 /** `DIRECTORY/ALGORITHM/ENCODED[.ENDING]` of digests that nobody needs. */
@@ -75,7 +80,7 @@ async function removalsIn(directory: string, options: InFolder): Promise<Removal
     if (needed.has(digest)) return;
     // A blob has no ending. Of an unpacked disk the record goes first: without it the disk does not count.
     const paths = kind === "blob"
-      ? files.filter((path) => basename(path) === digestEncoded(digest))
+      ? files.filter((path) => basename(path) === digestEncoded(digest)).concat(options.beside(digest))
       : files.toSorted((one) => one.endsWith(".json") ? -1 : 1);
     const sizeBytes = await sizeOf(paths, options);
     if (sizeBytes !== undefined) removals.push({ kind, digest, sizeBytes, paths, lockPath: lock(digest) });

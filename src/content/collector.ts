@@ -16,6 +16,7 @@ import {
 } from "./cache_survey.ts";
 import { findRemovals, type Removal, removeFiles } from "./collection.ts";
 import { blobMissing } from "./blob_file.ts";
+import { removeStrayVerdicts } from "./blob_verdict.ts";
 import { chooseVictims } from "./eviction.ts";
 import { isPinned } from "./index_entry.ts";
 import { Leases } from "./lease.ts";
@@ -93,6 +94,7 @@ export class Collector {
       await this.#index.removeStrays();
       await this.#index.remove(plan.images.map((image) => image.name));
       const removals = await this.#removeAll(plan.removals, signal);
+      await removeStrayVerdicts(this.#paths, this.#fileSystem);
       return { ...plan, removals, freedBytes: sumOf(removals) };
     });
   }
@@ -139,6 +141,24 @@ export class Collector {
       }
       await this.#index.remove(names);
       return { removals: await this.#removeAll(removals, signal), leftWhy };
+    });
+  }
+
+  /** Names of which index and record disagree. */
+  async compareRecords(): Promise<{ name: string; why: string }[]> {
+    return await this.#alone("compare names", undefined, () => this.#index.compareRecords());
+  }
+
+  /** Makes every name's record say what the index says. */
+  async writeRecords(): Promise<void> {
+    await this.#alone("write the records of names", undefined, () => this.#index.writeRecords());
+  }
+
+  /** Whether an image, a machine or an operation under way needs a blob. */
+  async isNeeded(digest: Digest): Promise<boolean> {
+    return await this.#alone("look who needs what", undefined, async () => {
+      const reached = await this.#reach(await this.#survey(), {});
+      return neededBlobs(reached, reached.entries).has(digest);
     });
   }
 

@@ -20,6 +20,7 @@ import { type Digest } from "../image/digest.ts";
 import type { OpenContent, VerifiedDocument } from "../image/image_source.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { verifyBytes } from "../image/verification.ts";
+import { BlobAudit } from "./blob_audit.ts";
 import { blobCorrupt, flawOfOwnBlob, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
 import { BlobTransfers, type LockBlobsOptions, type LockedBlobs } from "./blob_transfers.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
@@ -64,12 +65,14 @@ export class ContentStore {
     this.#fileSystem = fileSystem;
     this.#blobAccess = { mode: options.groupId === null ? 0o400 : 0o440, groupId: options.groupId };
     this.#index = new ReferenceIndex(paths, { fileSystem, onRebuilt: options.onWarning });
+    const audit = new BlobAudit({ rootDirectory: paths.root, fileSystem });
     this.#transfers = new BlobTransfers({
       paths,
       access: this.#blobAccess,
       fileSystem,
       hasBlob: (descriptor) => this.hasBlob(descriptor),
       note: (sync) => this.#note(sync),
+      onStored: (digest) => audit.noteSound(digest),
     });
     this.#onWarning = options.onWarning;
   }
@@ -89,7 +92,7 @@ export class ContentStore {
       const { needsRecords } = await openLayout(paths, { groupId, fileSystem });
       const store = new ContentStore(paths, fileSystem, options);
       if (needsRecords) {
-        await store.#index.writeMissingRecords();
+        await store.#index.writeRecords();
         await writeVersion(paths, fileSystem);
       }
       await sweepIngest(paths, fileSystem);

@@ -151,14 +151,38 @@ export class ReferenceIndex {
     return await this.records.strays(entries.map(nameOf).filter((name) => name !== undefined));
   }
 
-  /** Writes a record for each name that has none: the cache was made by a bootshim that kept none. */
-  async writeMissingRecords(): Promise<void> {
+  /**
+   * Names whose record says something else than the index, or that have none: a crash between the two leaves it so, and
+   * so does whoever edits one of them.
+   */
+  async compareRecords(): Promise<{ name: string; why: string }[]> {
+    const differing: { name: string; why: string }[] = [];
+    for (const entry of await this.entries()) {
+      const name = nameOf(entry);
+      if (name === undefined) continue;
+      try {
+        const record = await this.records.read(name);
+        if (!record) differing.push({ name, why: "it has no record" });
+        else if (!isSame(record.entry, entry)) {
+          const why = `the index says "${entry["digest"]}", its record says "${record.entry["digest"]}"`;
+          differing.push({ name, why });
+        }
+      } catch (error) {
+        if (!isDamage(error)) throw error;
+        differing.push({ name, why: error.message });
+      }
+    }
+    return differing;
+  }
+
+  /** Makes every name's record say what the index says; a cache of before there were records has none. */
+  async writeRecords(): Promise<void> {
+    const differing = new Set((await this.compareRecords()).map((each) => each.name));
+    if (differing.size === 0) return;
     await this.#locked(async () => {
       for (const entry of (await this.#readOrRebuild()).manifests) {
         const name = nameOf(entry);
-        if (name !== undefined && !await this.records.lastUse(name)) {
-          await this.records.write({ name, entry });
-        }
+        if (name !== undefined && differing.has(name)) await this.records.write({ name, entry });
       }
     });
   }

@@ -42,6 +42,8 @@ export type StorePaths = {
   readonly leases: string;
   /** Damaged blobs, out of everybody's way. */
   readonly quarantine: string;
+  /** What was found out about blobs. */
+  readonly verdicts: string;
   /** Held shared while a lease or a name changes, exclusively by the collector. */
   readonly collectLock: string;
   /** Which version of bootshim's own files this is. */
@@ -68,6 +70,7 @@ export function storePaths(root: string): StorePaths {
     references: join(root, "references"),
     leases: join(root, "leases"),
     quarantine: join(root, "quarantine"),
+    verdicts: join(root, "verdicts"),
     collectLock: join(locks, "collect"),
     version: join(root, "version.json"),
     indexLock: join(locks, "index"),
@@ -103,13 +106,13 @@ export async function openLayout(
   { groupId, fileSystem }: StoreOptions,
 ): Promise<{ needsRecords: boolean }> {
   const shared: Access = { mode: groupId === null ? 0o700 : 0o750, groupId };
-  const { root, images, blobs, ingest, references, leases, quarantine } = paths;
+  const { root, images, blobs, ingest, references, leases, quarantine, verdicts } = paths;
   await openRootDirectory(root, { ...shared, fileSystem });
   const version = await readVersion(paths, fileSystem);
   for (const path of [images, blobs, join(blobs, "sha256"), join(blobs, "sha512")]) {
     await ensurePrivateDirectory(path, { ...shared, fileSystem });
   }
-  for (const path of [ingest, references, leases, quarantine]) {
+  for (const path of [ingest, references, leases, quarantine, verdicts]) {
     await ensurePrivateDirectory(path, { mode: 0o700, groupId: null, fileSystem });
   }
   if (version !== undefined && await isComplete(paths, fileSystem)) return { needsRecords: false };

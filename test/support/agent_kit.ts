@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { type AgentContext, NO_BUDGET } from "../../src/agent/agent_context.ts";
 import { cacheUsers } from "../../src/agent/cache_users.ts";
+import { BlobAudit } from "../../src/content/blob_audit.ts";
 import { Collector } from "../../src/content/collector.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
@@ -18,6 +19,7 @@ export async function openAgent(
   return {
     content,
     leases: new Leases({ rootDirectory }),
+    audit: new BlobAudit({ rootDirectory }),
     collector: new Collector({ rootDirectory, users: () => cacheUsers(machines) }),
     cacheBudget: NO_BUDGET,
     derived: new DerivedDisks({ rootDirectory, groupId: null, content }),

@@ -103,7 +103,8 @@ export function userOf(id: string, image: KitImage): CacheUser {
   return {
     id,
     manifestDigest: image.manifest.descriptor.digest,
-    digests: [image.root.descriptor.digest, ...digestsOf(image.layers)],
+    needs: digestsOf(image.layers),
+    digests: [image.root.descriptor.digest],
   };
 }
 

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import prettyBytes from "pretty-bytes";
 import { z } from "zod";
+import { checkCache, type CheckedCache, requireSoundCache } from "../../agent/check_cache.ts";
 import { collectCache, type CollectedCache } from "../../agent/collect_cache.ts";
 import { pinImage } from "../../agent/pin_image.ts";
 import { parseDuration, parseSize } from "../../agent/quantity.ts";
@@ -11,7 +12,7 @@ import { beginInvocation, type Composition, readOptions } from "../invocation.ts
 import { printable } from "../printable.ts";
 import { readReference } from "./wish_options.ts";
 
-/** Keeping the cache in order: `rm`, `pin`, `unpin`, `gc`. */
+/** Keeping the cache in order: `rm`, `pin`, `unpin`, `gc`, `check`. */
 export function registerCacheCommands(program: Command, composition: Composition): void {
   registerRemove(program, composition);
   registerPin(program, composition, {
@@ -25,6 +26,36 @@ export function registerCacheCommands(program: Command, composition: Composition
     pinned: false,
   });
   registerCollect(program, composition);
+  registerCheck(program, composition);
+}
+
+function registerCheck(program: Command, composition: Composition): void {
+  const command = program.command("check").description(
+    "hash every cached blob anew; damaged ones are moved away",
+  )
+    .option("--repair", "fetch again what images still name of them");
+  command.action(async () => {
+    const invocation = await beginInvocation(command, composition);
+    const { repair } = readOptions(command, z.object({ repair: z.boolean().default(false) }));
+    const context = await invocation.openContext();
+    const { signal } = invocation;
+    const checked = await invocation.withProgress((onProgress) =>
+      checkCache(context, { isRepair: repair }, { signal, onProgress })
+    );
+    invocation.print(checked, formatChecked);
+    requireSoundCache(checked);
+  });
+}
+
+function formatChecked({ checkedBlobs, checkedBytes, problems }: CheckedCache): string {
+  const lines = problems.map(({ isRepaired, kind, why, quarantined }) =>
+    `${isRepaired ? "repaired" : kind}: ${printable(why)}${
+      quarantined === null ? "" : `; kept as ${quarantined}`
+    }`
+  );
+  return [...lines, `checked ${checkedBlobs} blobs, ${size(checkedBytes)}`].map((line) => `${line}\n`).join(
+    "",
+  );
 }
 
 function registerRemove(program: Command, composition: Composition): void {

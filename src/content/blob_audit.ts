@@ -1,0 +1,174 @@
+import { createHash, randomBytes } from "node:crypto";
+import { dirname, join, resolve } from "node:path";
+import { ShimError } from "../errors.ts";
+import { currentBootId } from "../host/boot_id.ts";
+import { statusIfThere, syncDirectory } from "../host/durable.ts";
+import { type FileStatus, type FileSystem, nodeFileSystem, type OpenFile } from "../host/file_system.ts";
+import { errnoOf, withIoErrors } from "../host/io_error.ts";
+import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
+import { blobCorrupt, flawOfOwnBlob, openBlobFile } from "./blob_file.ts";
+import { BlobVerdicts } from "./blob_verdict.ts";
+import { filesByDigest } from "./cache_survey.ts";
+import { blobPathIn, type StorePaths, storePaths } from "./store_layout.ts";
+
+/** One step of hashing keeps the main loop for about a millisecond. */
+const BLOCK_BYTES = 1024 * 1024;
+
+export type AuditOptions = {
+  readonly signal?: AbortSignal | undefined;
+  /** Told how many bytes have been hashed so far. Silent when nothing has to be hashed. */
+  readonly onProgress?: ((doneBytes: number) => void) | undefined;
+  /** Hash even what was found to be right in this boot. */
+  readonly isAnew?: boolean;
+};
+
+/**
+ * What was found out about a blob: that its bytes are right; that there is none; or that what was there is damaged, and
+ * lies at `quarantinePath` now.
+ */
+export type AuditedBlob =
+  | { readonly state: "sound"; readonly sizeBytes: number }
+  | { readonly state: "absent" }
+  | { readonly state: "quarantined"; readonly why: string; readonly quarantinePath: string };
+
+/** Whether blobs at rest still are what their names say. */
+export class BlobAudit {
+  readonly #paths: StorePaths;
+  readonly #fileSystem: FileSystem;
+  readonly #verdicts: BlobVerdicts;
+
+  constructor(
+    { rootDirectory, fileSystem = nodeFileSystem }: {
+      readonly rootDirectory: string;
+      readonly fileSystem?: FileSystem;
+    },
+  ) {
+    this.#paths = storePaths(resolve(rootDirectory));
+    this.#fileSystem = fileSystem;
+    this.#verdicts = new BlobVerdicts(this.#paths, fileSystem);
+  }
+
+  /** Everything under a blob's name, of whatever kind. @throws {ShimError} BUSY, IO_ERROR */
+  async list(): Promise<Digest[]> {
+    const context = { action: "list the cache's blobs", path: this.#paths.blobs };
+    return await withIoErrors(context, async () => {
+      const files = await filesByDigest(this.#paths.blobs, this.#fileSystem);
+      return [...files].filter(([digest, paths]) =>
+        paths.some((path) => path.endsWith(digestEncoded(digest)))
+      )
+        .map(([digest]) => digest);
+    });
+  }
+
+  /**
+   * Hashes a blob, unless this very file was hashed or brought in since the host booted. A damaged one is moved out
+   * of the way, into `quarantine/`: whoever wants it brings it in again.
+   *
+   * @param sizeBytes what it must have; undefined when only its name is known
+   * @throws {ShimError} CANCELLED; NO_SPACE, BUSY, IO_ERROR: then nothing was found out
+   */
+  async audit(
+    digest: Digest,
+    sizeBytes: number | undefined,
+    options: AuditOptions = {},
+  ): Promise<AuditedBlob> {
+    const path = blobPathIn(this.#paths.blobs, digest);
+    return await withIoErrors({ action: `check blob "${digest}"`, path }, async () => {
+      const before = await statusIfThere(path, this.#fileSystem);
+      if (!before) return { state: "absent" };
+      try {
+        return { state: "sound", sizeBytes: await this.#requireSound(digest, sizeBytes, options) };
+      } catch (error) {
+        if (!(error instanceof ShimError)) throw error;
+        if (error.code === "IMAGE_NOT_FOUND") return { state: "absent" };
+        if (error.code !== "CONTENT_CORRUPT") throw error;
+        const quarantinePath = await this.#quarantine(digest, before);
+        if (quarantinePath === undefined) return await this.audit(digest, sizeBytes, options);
+        return { state: "quarantined", why: error.message, quarantinePath };
+      }
+    });
+  }
+
+  /** Says that a blob is right, for who has just brought it in. Where that fails it is hashed once more. */
+  async noteSound(digest: Digest): Promise<void> {
+    try {
+      const status = await statusIfThere(blobPathIn(this.#paths.blobs, digest), this.#fileSystem);
+      if (status) await this.#verdicts.write(digest, status, await currentBootId());
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+    }
+  }
+
+  async #requireSound(
+    digest: Digest,
+    expectedBytes: number | undefined,
+    options: AuditOptions,
+  ): Promise<number> {
+    const path = blobPathIn(this.#paths.blobs, digest);
+    const flawOf = (status: FileStatus) =>
+      flawOfOwnBlob(status, { sizeBytes: expectedBytes ?? status.sizeBytes });
+    const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
+    try {
+      const status = await file.status();
+      const bootId = await currentBootId();
+      if (!options.isAnew && await this.#verdicts.isKnown(digest, status, bootId)) return status.sizeBytes;
+      const actual = await hashFile(file, {
+        algorithm: digestAlgorithm(digest),
+        sizeBytes: status.sizeBytes,
+        ...options,
+      });
+      if (actual !== digestEncoded(digest)) {
+        throw blobCorrupt(digest, { path, why: "its bytes are not what its name says" });
+      }
+      await this.#verdicts.write(digest, status, bootId);
+      return status.sizeBytes;
+    } finally {
+      await file.close().catch(() => {}); // only read from
+    }
+  }
+
+  /** @returns undefined when something else is in the place by now: somebody has replaced it */
+  async #quarantine(digest: Digest, before: FileStatus): Promise<string | undefined> {
+    const path = blobPathIn(this.#paths.blobs, digest);
+    const now = await statusIfThere(path, this.#fileSystem);
+    if (now?.inode !== before.inode || now.device !== before.device) return undefined;
+    const name = `${digestAlgorithm(digest)}-${digestEncoded(digest)}.${randomBytes(4).toString("hex")}`;
+    const quarantinePath = join(this.#paths.quarantine, name);
+    try {
+      await this.#fileSystem.rename(path, quarantinePath);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return undefined;
+      throw error;
+    }
+    await syncDirectory(this.#paths.quarantine, this.#fileSystem);
+    await syncDirectory(dirname(path), this.#fileSystem);
+    return quarantinePath;
+  }
+}
+
+async function hashFile(
+  file: OpenFile,
+  { algorithm, sizeBytes, signal, onProgress }: AuditOptions & {
+    readonly algorithm: string;
+    readonly sizeBytes: number;
+  },
+): Promise<string> {
+  const hash = createHash(algorithm);
+  // One byte more than a small file has shows its end at once.
+  const blockBytes = Math.min(BLOCK_BYTES, sizeBytes + 1);
+  const blocks = [new Uint8Array(blockBytes), new Uint8Array(blockBytes)] as const;
+  let offset = 0;
+  let reading = file.read(blocks[0], 0);
+  for (let turn = 0;; turn = 1 - turn) {
+    const length = await reading;
+    if (signal?.aborted) {
+      throw new ShimError("CANCELLED", "Cannot check all: cancelled", { cause: signal.reason });
+    }
+    if (length === 0) return hash.digest("hex");
+    offset += length;
+    // The next block is read while this one is hashed.
+    reading = file.read(blocks[turn === 0 ? 1 : 0], offset);
+    hash.update((turn === 0 ? blocks[0] : blocks[1]).subarray(0, length));
+    onProgress?.(offset);
+  }
+}

@@ -1,0 +1,105 @@
+import { randomBytes } from "node:crypto";
+import { dirname, join } from "node:path";
+import { z } from "zod";
+import { ShimError } from "../errors.ts";
+import { readdirIfThere, unlinkIfThere } from "../host/durable.ts";
+import { CREATE_NEW, type FileStatus, type FileSystem, withOpenFile } from "../host/file_system.ts";
+import { errnoOf } from "../host/io_error.ts";
+import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
+import { readLayoutFile } from "./layout_file.ts";
+import type { StorePaths } from "./store_layout.ts";
+
+/**
+ * A file that was hashed, and in which boot of the host: when none of this differs, nobody wrote to the file since. What
+ * a disk does to bytes at rest shows when they are read for the first time after a boot.
+ */
+const verdictJson = z.strictObject({
+  schemaVersion: z.literal(1),
+  device: z.number(),
+  inode: z.number(),
+  sizeBytes: z.number(),
+  modifiedMs: z.number(),
+  changedMs: z.number(),
+  bootId: z.string(),
+});
+const MAX_VERDICT_BYTES = 4096;
+
+type Watched = Pick<FileStatus, "device" | "inode" | "sizeBytes" | "modifiedMs" | "changedMs">;
+
+/** `ROOT/verdicts/ALGORITHM/ENCODED.json`: worth a hash each, so none is ever waited for or missed. */
+export class BlobVerdicts {
+  readonly #paths: StorePaths;
+  readonly #fileSystem: FileSystem;
+
+  constructor(paths: StorePaths, fileSystem: FileSystem) {
+    this.#paths = paths;
+    this.#fileSystem = fileSystem;
+  }
+
+  /** Whether this very file was found to be right in this boot. */
+  async isKnown(digest: Digest, status: Watched, bootId: string | null): Promise<boolean> {
+    if (bootId === null) return false;
+    const verdict = await this.#read(digest);
+    return verdict?.bootId === bootId && verdict.device === status.device && verdict.inode === status.inode &&
+      verdict.sizeBytes === status.sizeBytes && verdict.modifiedMs === status.modifiedMs &&
+      verdict.changedMs === status.changedMs;
+  }
+
+  /** Says that this very file was found to be right. What cannot be written will be found out again. */
+  async write(digest: Digest, status: Watched, bootId: string | null): Promise<void> {
+    if (bootId === null) return;
+    const { device, inode, sizeBytes, modifiedMs, changedMs } = status;
+    const json = { schemaVersion: 1, device, inode, sizeBytes, modifiedMs, changedMs, bootId };
+    const bytes = new TextEncoder().encode(JSON.stringify(json));
+    const path = this.#pathOf(digest);
+    const temporaryPath = `${path}.${randomBytes(8).toString("hex")}`;
+    const fileSystem = this.#fileSystem;
+    try {
+      await fileSystem.mkdir(dirname(path), 0o700).catch((error: unknown) => {
+        if (errnoOf(error) !== "EEXIST") throw error;
+      });
+      // Not synced: what a crash leaves of it is of another boot.
+      await withOpenFile(temporaryPath, { flags: CREATE_NEW, fileSystem }, (file) => file.write(bytes, 0));
+      await fileSystem.rename(temporaryPath, path);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      await unlinkIfThere(temporaryPath, fileSystem).catch(() => {});
+    }
+  }
+
+  async #read(digest: Digest): Promise<z.infer<typeof verdictJson> | undefined> {
+    const invalid = (why: string) => new ShimError("CONTENT_CORRUPT", why);
+    const options = {
+      schema: verdictJson,
+      maxBytes: MAX_VERDICT_BYTES,
+      invalid,
+      fileSystem: this.#fileSystem,
+    };
+    try {
+      return await readLayoutFile(this.#pathOf(digest), options);
+    } catch (error) {
+      if (error instanceof ShimError) return undefined;
+      throw error;
+    }
+  }
+
+  #pathOf(digest: Digest): string {
+    return verdictPath(this.#paths, digest);
+  }
+}
+
+/** Removes verdicts on blobs that are gone, and what crashes left. For the collector. Rejects with an errno error. */
+export async function removeStrayVerdicts(paths: StorePaths, fileSystem: FileSystem): Promise<void> {
+  for (const algorithm of await readdirIfThere(paths.verdicts, fileSystem)) {
+    const blobs = new Set(await readdirIfThere(join(paths.blobs, algorithm), fileSystem));
+    for (const name of await readdirIfThere(join(paths.verdicts, algorithm), fileSystem)) {
+      const [encoded = "", ...endings] = name.split(".");
+      const isKept = blobs.has(encoded) && endings.length === 1;
+      if (!isKept) await unlinkIfThere(join(paths.verdicts, algorithm, name), fileSystem);
+    }
+  }
+}
+
+export function verdictPath({ verdicts }: StorePaths, digest: Digest): string {
+  return join(verdicts, digestAlgorithm(digest), `${digestEncoded(digest)}.json`);
+}
