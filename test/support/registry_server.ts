@@ -15,12 +15,18 @@ export type RegistryServer = {
 
 const START_TIMEOUT_MS = 20_000;
 
+/** @see https://distribution.github.io/distribution/about/configuration/ */
+export type RegistryServerOptions = {
+  /** Who is let in. Default: everybody. */
+  readonly auth?: Readonly<Record<string, unknown>>;
+};
+
 /**
  * Starts the distribution's own `docker-registry` on a free loopback port, with storage of its own.
  *
  * @throws {Error} with the reason when it is not installed or does not come up
  */
-export async function startRegistryServer(): Promise<RegistryServer> {
+export async function startRegistryServer({ auth }: RegistryServerOptions = {}): Promise<RegistryServer> {
   const directory = await mkdtemp(join(tmpdir(), "bootshim-registry-"));
   const host = `127.0.0.1:${await freePort()}`;
   const config = join(directory, "config.json");
@@ -32,6 +38,7 @@ export async function startRegistryServer(): Promise<RegistryServer> {
       log: { accesslog: { disabled: true }, level: "info", formatter: "json" },
       storage: { filesystem: { rootdirectory: join(directory, "storage") }, delete: { enabled: true } },
       http: { addr: host },
+      ...(auth === undefined ? {} : { auth }),
     }),
   );
   const server = spawn("docker-registry", ["serve", config], { stdio: ["ignore", "ignore", "pipe"] });
