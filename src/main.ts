@@ -76,7 +76,7 @@ async function openContext(settings: Settings, note: (message: string) => void):
     derived: new DerivedDisks({ rootDirectory, groupId, content }),
     machines,
     rootDirectory,
-    registries: new Registries(settings.registries),
+    registries: new Registries({ ...settings.registries, onWarning: note }),
     imageLimits: settings.imageLimits,
     libvirtUri: settings.libvirtUri,
     hostArchitecture,

@@ -6,8 +6,10 @@ import type { Place } from "../registry/mirror/place.ts";
 import type { ProxySettings } from "../registry/network/proxy_choice.ts";
 import type { TlsFiles } from "../registry/network/tls_trust.ts";
 import type { RegistrySettings } from "../registry/registries.ts";
+import { authorizationSettingsOf, credentialFields } from "./credential_settings.ts";
 import { findPlacesIn } from "./hosts_directory.ts";
 import { readPlaceUrl } from "./hosts_file.ts";
+import type { Environment } from "./settings.ts";
 
 const absolutePath = z.string().refine(isAbsolute, "must be an absolute path");
 /** One, or several. */
@@ -27,6 +29,7 @@ const hostSchema = z.strictObject({
   client_key: absolutePath.optional(),
   allow_private_redirects: z.boolean().default(false),
   mirrors: z.array(z.string()).default([]),
+  ...credentialFields,
 });
 
 /** `[registry]`. */
@@ -51,10 +54,7 @@ export const policySchema = z.strictObject({
  */
 export function registrySettingsOf(
   file: { readonly registry: z.infer<typeof registrySchema>; readonly policy: z.infer<typeof policySchema> },
-  { variables, hostsDirectory }: {
-    readonly variables: Readonly<Record<string, string | undefined>>;
-    readonly hostsDirectory: string;
-  },
+  { environment, hostsDirectory }: { readonly environment: Environment; readonly hostsDirectory: string },
 ): RegistrySettings {
   const hosts = Object.entries(file.registry.host).map(([name, host]) => [name.toLowerCase(), host] as const);
   const tls = new Map(hosts.flatMap(([name, host]): (readonly [string, TlsFiles])[] => {
@@ -74,8 +74,9 @@ export function registrySettingsOf(
       tls,
       allowPrivateRedirects: hosts.filter(([, host]) => host.allow_private_redirects)
         .map(([name]) => dialledHost(name)),
-      proxies: proxiesOf(variables),
+      proxies: proxiesOf(environment.variables),
     },
+    authorization: authorizationSettingsOf(hosts, environment),
     findPlaces: async (host) => {
       const found = await findInDirectories(host);
       return { ...found, mirrors: [...mirrors.get(host) ?? [], ...found.mirrors] };

@@ -98,7 +98,7 @@ export async function loadSettings(flags: SettingFlags, environment: Environment
       minAgeMs: file.cache.min_age ?? null,
     },
     registries: registrySettingsOf(file, {
-      variables,
+      environment,
       hostsDirectory: isRoot ? "/etc/bootshim/certs.d" : `${configHome}/bootshim/certs.d`,
     }),
     imageLimits: {

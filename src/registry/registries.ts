@@ -20,6 +20,8 @@ export type RegistrySettings = {
   readonly network?: NetworkSettings;
   /** Default: we are nobody, and get what everybody gets. */
   readonly authorization?: Omit<AuthorizationSettings, "limits" | "insecureHosts">;
+  /** Something the user should know, but that stops nothing. */
+  readonly onWarning?: (message: string) => void;
   /** Default: no registry has mirrors. */
   readonly findPlaces?: FindPlaces;
   /** Default: every repository may be used. */
@@ -41,9 +43,10 @@ export class Registries {
     this.#settings = settings;
     this.#limits = { ...DEFAULT_LIMITS, ...settings.limits };
     this.#transport = new Transport(this.#limits, settings.network);
-    const { authorization, insecureHosts = [] } = settings;
+    const { authorization, insecureHosts = [], onWarning } = settings;
     this.#authorization = new Authorization(this.#transport, {
       ...authorization,
+      credentials: { ...(onWarning ? { onWarning } : {}), ...authorization?.credentials },
       insecureHosts,
       limits: this.#limits,
     });

@@ -29,7 +29,7 @@ export async function runTestProgram(
     signal: new AbortController().signal,
     openContext: ({ rootDirectory, registries, imageLimits, libvirtUri }, note) =>
       openAgent(rootDirectory, {
-        registries: new Registries(registries),
+        registries: new Registries({ ...registries, onWarning: note }),
         imageLimits,
         libvirtUri,
         note,
