@@ -28,20 +28,24 @@ export type CachedImage = {
 /** The references of the cache, by name. Reads documents, hashes no layer. */
 export async function listImages(context: AgentContext): Promise<CachedImage[]> {
   const references = await context.content.references();
+  // Whether a blob is sound is asked when it is used; here its being there is enough, and quick for any number of images.
+  const present = new Set(await context.audit.list());
   const images: CachedImage[] = [];
   for (const { name, descriptor } of references.toSorted((a, b) => a.name < b.name ? -1 : 1)) {
-    images.push(await describeImage(context, name, descriptor));
+    images.push(await describeImage(context, { name, root: descriptor, present }));
   }
   return images;
 }
 
-async function describeImage(context: AgentContext, name: string, root: Descriptor): Promise<CachedImage> {
+type Listed = { readonly name: string; readonly root: Descriptor; readonly present: ReadonlySet<Digest> };
+
+async function describeImage(context: AgentContext, { name, root, present }: Listed): Promise<CachedImage> {
   const sizes = new Map<Digest, number>([[root.digest, root.sizeBytes]]);
   const offers = isIndexType(root.mediaType) ? offersOf(await readIndex(context, root)) : [];
   const manifests = offers.length > 0 ? offers.map((offer) => offer.descriptor) : [root];
   const complete = new Map<Digest, boolean>();
   for (const manifest of manifests) {
-    const held = await heldBlobs(context, manifest);
+    const held = await heldBlobs(context, manifest, present);
     complete.set(manifest.digest, held.isComplete);
     for (const descriptor of held.descriptors) sizes.set(descriptor.digest, descriptor.sizeBytes);
   }
@@ -71,13 +75,25 @@ async function readIndex(context: AgentContext, root: Descriptor): Promise<Image
 async function heldBlobs(
   context: AgentContext,
   manifest: Descriptor,
+  present: ReadonlySet<Digest>,
 ): Promise<{ descriptors: Descriptor[]; isComplete: boolean }> {
-  if (!await context.content.hasBlob(manifest)) return { descriptors: [], isComplete: false };
-  const { bytes } = await context.content.readDocument(manifest);
+  const bytes = present.has(manifest.digest) ? await bytesIfSound(context, manifest) : undefined;
+  if (!bytes) return { descriptors: [], isComplete: false };
   const wanted = blobsOf(bytes, manifest);
-  const held: Descriptor[] = [];
-  for (const descriptor of wanted) if (await context.content.hasBlob(descriptor)) held.push(descriptor);
+  const held = wanted.filter((descriptor) => present.has(descriptor.digest));
   return { descriptors: [manifest, ...held], isComplete: held.length === wanted.length };
+}
+
+/** Undefined for a document that is damaged, or was collected meanwhile. */
+async function bytesIfSound(context: AgentContext, descriptor: Descriptor): Promise<Uint8Array | undefined> {
+  try {
+    return (await context.content.readDocument(descriptor)).bytes;
+  } catch (error) {
+    const isAway = error instanceof ShimError &&
+      (error.code === "CONTENT_CORRUPT" || error.code === "IMAGE_NOT_FOUND");
+    if (isAway) return undefined;
+    throw error;
+  }
 }
 
 /** Configuration and layers of a manifest, in order. */

@@ -5,6 +5,7 @@ import {
   type FileSystem,
   type OpenFile,
   READ_EXISTING,
+  type SmallFile,
 } from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
 import type { Descriptor } from "../image/descriptor.ts";
@@ -53,6 +54,32 @@ export async function openBlobFile(path: string, options: OpenBlobOptions): Prom
     await file.close().catch(() => {}); // only read from: the flaw is the news
     throw error;
   }
+}
+
+/**
+ * {@link openBlobFile} for a document: its bytes at once.
+ *
+ * @returns undefined for one of over `maxBytes`
+ */
+export async function readBlobDocument(
+  path: string,
+  { digest, flawOf, fileSystem, maxBytes }: OpenBlobOptions & { readonly maxBytes: number },
+): Promise<Uint8Array | undefined> {
+  let found: SmallFile;
+  try {
+    found = await fileSystem.readSmall(path, maxBytes);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "ENOENT") throw blobMissing(digest, path);
+    // ENXIO: a socket.
+    if (errno === "ELOOP" || errno === "ENXIO") {
+      throw blobCorrupt(digest, { path, why: "it is no regular file", cause: error });
+    }
+    throw error;
+  }
+  const flaw = found.status.kind === "file" ? flawOf(found.status) : "it is no regular file";
+  if (flaw !== undefined) throw blobCorrupt(digest, { path, why: flaw });
+  return found.bytes ?? undefined;
 }
 
 /** @param place where it was looked for */

@@ -201,9 +201,11 @@ export class Collector {
     const ages = { anyMs: minAgeMs ?? 0, partialMs: minAgeMs ?? PARTIAL_AGE_MS };
     const needed = neededBlobs(reached, reached.entries);
     const removals = await this.#findRemovals(needed, ages);
-    const wantedBytes = await this.#wantedBytes(wish, removals);
+    const hasBudget = (wish.maxBytes ?? wish.keepFreeBytes ?? null) !== null;
+    const everything = hasBudget ? await this.#findRemovals(new Set(), ALL) : [];
+    const wantedBytes = await this.#wantedBytes(wish, { removals, everything });
     if (wantedBytes <= 0) return { images: [], removals, freedBytes: sumOf(removals), missingBytes: 0 };
-    const sizes = await this.#sizes(needed);
+    const sizes = sizesOf(everything);
     const candidates = await this.#candidates(reached, minAgeMs ?? 0);
     const victims = chooseVictims(candidates, {
       wantedBytes,
@@ -234,12 +236,15 @@ export class Collector {
   /** How much more than these must go. */
   async #wantedBytes(
     { maxBytes = null, keepFreeBytes = null }: CollectWish,
-    removals: readonly Removal[],
+    { removals, everything }: {
+      readonly removals: readonly Removal[];
+      readonly everything: readonly Removal[];
+    },
   ): Promise<number> {
     const freedBytes = sumOf(removals);
     let wantedBytes = 0;
     if (maxBytes !== null) {
-      wantedBytes = sumOf(await this.#findRemovals(new Set(), ALL)) - freedBytes - maxBytes;
+      wantedBytes = sumOf(everything) - freedBytes - maxBytes;
     }
     if (keepFreeBytes !== null) {
       const availableBytes = await this.#fileSystem.availableBytes(this.#paths.blobs);
@@ -263,14 +268,6 @@ export class Collector {
     });
   }
 
-  async #sizes(digests: ReadonlySet<Digest>): Promise<Map<Digest, number>> {
-    const sizes = new Map<Digest, number>();
-    for (const { digest, sizeBytes } of await this.#findRemovals(new Set(), ALL)) {
-      if (digests.has(digest)) sizes.set(digest, (sizes.get(digest) ?? 0) + sizeBytes);
-    }
-    return sizes;
-  }
-
   async #findRemovals(needed: ReadonlySet<Digest>, ages: { anyMs: number; partialMs: number }) {
     return await findRemovals(this.#paths, { needed, ages, nowMs: Date.now(), fileSystem: this.#fileSystem });
   }
@@ -292,4 +289,11 @@ const ALL = { anyMs: 0, partialMs: 0 };
 
 function sumOf(removals: readonly Removal[]): number {
   return removals.reduce((sum, removal) => sum + removal.sizeBytes, 0);
+}
+
+/** Of everything under a digest: the blob, and its unpacked disk. */
+function sizesOf(removals: readonly Removal[]): Map<Digest, number> {
+  const sizes = new Map<Digest, number>();
+  for (const { digest, sizeBytes } of removals) sizes.set(digest, (sizes.get(digest) ?? 0) + sizeBytes);
+  return sizes;
 }

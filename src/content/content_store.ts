@@ -18,10 +18,9 @@ import { toIoError, withIoErrors } from "../host/io_error.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { type Digest } from "../image/digest.ts";
 import type { OpenContent, VerifiedDocument } from "../image/image_source.ts";
-import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
-import { verifyBytes } from "../image/verification.ts";
 import { BlobAudit } from "./blob_audit.ts";
-import { blobCorrupt, flawOfOwnBlob, openBlobFile, readUpTo, streamBlob } from "./blob_file.ts";
+import { flawOfOwnBlob, openBlobFile, streamBlob } from "./blob_file.ts";
+import { readOwnDocument } from "./own_document.ts";
 import { BlobTransfers, type LockBlobsOptions, type LockedBlobs } from "./blob_transfers.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
 import type { IngestOptions } from "./ingest.ts";
@@ -152,6 +151,13 @@ export class ContentStore {
    */
   async locateBlob(descriptor: Descriptor): Promise<string> {
     const { mode, groupId } = this.#blobAccess;
+    const path = this.blobPath(descriptor.digest);
+    await this.#lease?.add([descriptor]);
+    // One look is enough for what is as it should be; all else is told by opening it.
+    const seen = await this.#fileSystem.lstat(path).catch(() => undefined);
+    const isAsMeant = seen?.kind === "file" && seen.mode === mode &&
+      (groupId === null || seen.groupId === groupId) && flawOfOwnBlob(seen, descriptor) === undefined;
+    if (isAsMeant) return path;
     return await this.#withBlob(descriptor, async (file) => {
       const status = await file.status();
       const isExact = status.mode === mode && (groupId === null || status.groupId === groupId);
@@ -222,23 +228,11 @@ export class ContentStore {
    * @throws {ShimError} MANIFEST_TOO_LARGE over 4 MiB; IMAGE_NOT_FOUND; CONTENT_CORRUPT; BUSY, IO_ERROR
    */
   async readDocument(descriptor: Descriptor): Promise<VerifiedDocument> {
-    const { digest, sizeBytes } = descriptor;
-    if (sizeBytes > MAX_DOCUMENT_BYTES) {
-      throw new ShimError(
-        "MANIFEST_TOO_LARGE",
-        `Cannot read "${digest}": it has ${sizeBytes} bytes, limit is ${MAX_DOCUMENT_BYTES} bytes`,
-      );
-    }
-    const bytes = await this.#withBlob(descriptor, (file) => readUpTo(file, sizeBytes));
-    try {
-      verifyBytes(descriptor, bytes);
-    } catch (error) {
-      throw blobCorrupt(digest, {
-        path: this.blobPath(digest),
-        why: "its bytes are not what its name says",
-        cause: error,
-      });
-    }
+    await this.#lease?.add([descriptor]);
+    const path = this.blobPath(descriptor.digest);
+    const options = { path, fileSystem: this.#fileSystem };
+    const action = `read blob "${descriptor.digest}"`;
+    const bytes = await withIoErrors({ action, path }, () => readOwnDocument(descriptor, options));
     return { descriptor, bytes };
   }
 

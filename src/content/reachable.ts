@@ -4,7 +4,7 @@ import { effectiveUserId, type FileSystem } from "../host/file_system.ts";
 import { type Digest, digestAlgorithm, digestEncoded, parseDigest } from "../image/digest.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { isIndexType, isManifestType } from "../image/media_type.ts";
-import { blobCorrupt, openBlobFile, readUpTo } from "./blob_file.ts";
+import { blobCorrupt, readBlobDocument } from "./blob_file.ts";
 import { blobPathIn, type StorePaths } from "./store_layout.ts";
 
 /** Where collection begins to look for what is needed. */
@@ -85,15 +85,9 @@ export class Reachability {
     const flawOf = ({ ownerId }: { readonly ownerId: number }) =>
       ownerId === effectiveUserId() ? undefined : `it is owned by user ${ownerId}`;
     try {
-      const file = await openBlobFile(path, { digest, flawOf, fileSystem: this.#fileSystem });
-      let bytes: Uint8Array;
-      try {
-        const { sizeBytes } = await file.status();
-        if (sizeBytes > MAX_DOCUMENT_BYTES) return undefined;
-        bytes = await readUpTo(file, sizeBytes);
-      } finally {
-        await file.close();
-      }
+      const options = { digest, flawOf, fileSystem: this.#fileSystem, maxBytes: MAX_DOCUMENT_BYTES };
+      const bytes = await readBlobDocument(path, options);
+      if (!bytes) return undefined;
       const actual = createHash(digestAlgorithm(digest)).update(bytes).digest("hex");
       if (actual === digestEncoded(digest)) return bytes;
       throw blobCorrupt(digest, { path, why: "its bytes are not what its name says" });

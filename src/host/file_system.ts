@@ -5,8 +5,9 @@
  * FileSystem} alone, so a test can make every single operation fail or be the last one; failures pass through
  * it as plain errno errors and become a ShimError where the action is known (`io_error.ts`).
  */
-import { constants, type Stats } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import * as nodeFs from "node:fs/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
 import { isLocked } from "./record_lock.ts";
 import { reflink } from "./reflink.ts";
@@ -38,6 +39,8 @@ export type FileStatus = {
   /** What it takes on disk: less than its size where there are holes. */
   readonly allocatedBytes: number;
 };
+
+export type SmallFile = { readonly status: FileStatus; readonly bytes: Uint8Array | null };
 
 /** An open file or directory. Whoever opened it closes it. */
 export interface OpenFile {
@@ -74,6 +77,13 @@ export interface FileSystem {
   open(path: string, flags: number, mode?: number): Promise<OpenFile>;
   /** The path's own status: a link is not followed. */
   lstat(path: string): Promise<FileStatus>;
+  /**
+   * A small file with its status, in one step that keeps the main loop: for documents by the thousand it is several times
+   * quicker than opening, asking, reading and closing. Opens as {@link READ_EXISTING} does.
+   *
+   * @returns `bytes` null for what is no regular file, or has over `maxBytes`
+   */
+  readSmall(path: string, maxBytes: number): Promise<SmallFile>;
   readdir(path: string): Promise<string[]>;
   mkdir(path: string, mode: number): Promise<void>;
   rmdir(path: string): Promise<void>;
@@ -84,9 +94,18 @@ export interface FileSystem {
   availableBytes(path: string): Promise<number>;
 }
 
+/** So many in a row keep the main loop for a millisecond or two. */
+const SMALL_READS_AT_ONCE = 64;
+let smallReads = 0;
+
 export const nodeFileSystem: FileSystem = {
   open: async (path, flags, mode = 0o600) => toOpenFile(await nodeFs.open(path, flags, mode)),
   lstat: async (path) => toStatus(await nodeFs.lstat(path)),
+  readSmall: async (path, maxBytes) => {
+    smallReads = (smallReads + 1) % SMALL_READS_AT_ONCE;
+    if (smallReads === 0) await nextTurn();
+    return readSmallSync(path, maxBytes);
+  },
   readdir: (path) => nodeFs.readdir(path),
   mkdir: async (path, mode) => {
     await nodeFs.mkdir(path, { mode });
@@ -99,6 +118,24 @@ export const nodeFileSystem: FileSystem = {
     return bsize * bavail;
   },
 };
+
+function readSmallSync(path: string, maxBytes: number): SmallFile {
+  const fd = openSync(path, READ_EXISTING);
+  try {
+    const status = toStatus(fstatSync(fd));
+    if (status.kind !== "file" || status.sizeBytes > maxBytes) return { status, bytes: null };
+    const buffer = new Uint8Array(status.sizeBytes);
+    let filled = 0;
+    while (filled < buffer.length) {
+      const read = readSync(fd, buffer, filled, buffer.length - filled, filled);
+      if (read === 0) break;
+      filled += read;
+    }
+    return { status, bytes: buffer.subarray(0, filled) };
+  } finally {
+    closeSync(fd);
+  }
+}
 
 function toStatus(stats: Stats): FileStatus {
   const kind = stats.isFile()

@@ -49,6 +49,9 @@ export class FaultyFileSystem implements FileSystem {
   lstat(path: string) {
     return this.#step(`lstat ${path}`, () => this.#real.lstat(path));
   }
+  readSmall(path: string, maxBytes: number) {
+    return this.#step(`read ${path}`, () => this.#real.readSmall(path, maxBytes));
+  }
   readdir(path: string) {
     return this.#step(`readdir ${path}`, () => this.#real.readdir(path));
   }

@@ -82,6 +82,9 @@ export class RecordingFileSystem implements FileSystem {
   lstat(path: string) {
     return this.#real.lstat(path);
   }
+  readSmall(path: string, maxBytes: number) {
+    return this.#real.readSmall(path, maxBytes);
+  }
   readdir(path: string) {
     return this.#real.readdir(path);
   }

@@ -1,0 +1,32 @@
+/** A cache of many images, by real commands. `BOOTSHIM_MANY_IMAGES=10000` makes it full size; figures are printed. */
+import { performance } from "node:perf_hooks";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { bootshimJson } from "../support/bootshim_command.ts";
+import { nameOfImage, writeManyImages } from "../support/many_images.ts";
+import { useTemporaryDirectory } from "../support/temporary_directory.ts";
+
+const temporary = useTemporaryDirectory();
+const COUNT = Number(process.env["BOOTSHIM_MANY_IMAGES"] ?? 300);
+
+it(`DC30 ${COUNT} images: listed, prepared from and collected without hashing them`, async () => {
+  const root = join(temporary(), "root");
+  await writeManyImages(root, COUNT);
+  const run = async (...argv: string[]): Promise<unknown> => {
+    const startMs = performance.now();
+    const result = await bootshimJson(argv, { root });
+    console.info(`${COUNT} images, ${argv[0]}: ${((performance.now() - startMs) / 1000).toFixed(2)} s`);
+    return result;
+  };
+  expect(await run("version")).toBeDefined();
+  expect(await run("images")).toHaveLength(COUNT);
+  const reference = nameOfImage(COUNT - 1);
+  for (let time = 0; time < 2; time++) {
+    expect(await run("prepare", reference, "--pull", "never")).toMatchObject({
+      cached: true,
+      boot: { mode: "kernel", cmdline: `console=ttyS0 number=${COUNT - 1}` },
+    });
+  }
+  expect(await run("gc", "--dry-run")).toMatchObject({ images: [], removed: [], freedBytes: 0 });
+  expect(await run("gc", "--dry-run", "--max-bytes", "1MiB")).toMatchObject({ dryRun: true });
+});
