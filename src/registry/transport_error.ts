@@ -58,6 +58,17 @@ export function translateTransportError(
   },
 ): ShimError {
   if (error instanceof ShimError) return error;
+  const proxyStatus = proxyStatusOf(error);
+  if (proxyStatus !== undefined) {
+    return new ShimError(
+      "REGISTRY_UNAVAILABLE",
+      `Cannot ${action}: the proxy answered ${proxyStatus} to a request for a connection`,
+      {
+        cause: error,
+        details: { remedy: "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and what the proxy allows" },
+      },
+    );
+  }
   if (error instanceof AddressRefused && sentBy !== undefined) return error.toShimError(action, sentBy);
   const code = signal?.aborted ? "CANCELLED" : meaningOf(error);
   const remedy = REMEDIES[code];
@@ -68,6 +79,15 @@ export function translateTransportError(
     cause: error,
     details: remedy === undefined ? {} : { remedy },
   });
+}
+
+/** undici tells of a proxy's refusal in words only. */
+function proxyStatusOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  return /^Proxy response \(([0-9]{3})\)|^Proxy Authentication Required \((407)\)/.exec(error.message)?.slice(
+    1,
+  )
+    .find((status) => status !== undefined);
 }
 
 /** True when the server closed the connection in good order, but before the end it had announced. */
