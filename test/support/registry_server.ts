@@ -19,6 +19,10 @@ const START_TIMEOUT_MS = 20_000;
 export type RegistryServerOptions = {
   /** Who is let in. Default: everybody. */
   readonly auth?: Readonly<Record<string, unknown>>;
+  /** Speaks TLS only. */
+  readonly tls?: { readonly certificateFile: string; readonly keyFile: string };
+  /** Is a pull-through cache of the registry at this URL. */
+  readonly remoteUrl?: string;
 };
 
 /**
@@ -26,7 +30,9 @@ export type RegistryServerOptions = {
  *
  * @throws {Error} with the reason when it is not installed or does not come up
  */
-export async function startRegistryServer({ auth }: RegistryServerOptions = {}): Promise<RegistryServer> {
+export async function startRegistryServer(
+  { auth, tls, remoteUrl }: RegistryServerOptions = {},
+): Promise<RegistryServer> {
   const directory = await mkdtemp(join(tmpdir(), "bootshim-registry-"));
   const host = `127.0.0.1:${await freePort()}`;
   const config = join(directory, "config.json");
@@ -37,7 +43,11 @@ export async function startRegistryServer({ auth }: RegistryServerOptions = {}):
       version: 0.1,
       log: { accesslog: { disabled: true }, level: "info", formatter: "json" },
       storage: { filesystem: { rootdirectory: join(directory, "storage") }, delete: { enabled: true } },
-      http: { addr: host },
+      http: {
+        addr: host,
+        ...(tls === undefined ? {} : { tls: { certificate: tls.certificateFile, key: tls.keyFile } }),
+      },
+      ...(remoteUrl === undefined ? {} : { proxy: { remoteurl: remoteUrl } }),
       ...(auth === undefined ? {} : { auth }),
     }),
   );
