@@ -10,7 +10,8 @@ import { withNextPlace } from "./next_place.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, withAttempts } from "./resume.ts";
-import { contentLength, readUpTo, type RegistryResponse, requireIdentityCoding } from "./transport.ts";
+import { contentLength, type RegistryResponse } from "./transport.ts";
+import { readUncoded } from "./uncoded_body.ts";
 
 type ReceivedDocument = { readonly mediaType: string; readonly bytes: Uint8Array };
 
@@ -89,10 +90,9 @@ function getDocument(
 
 async function readDocument(response: RegistryResponse, action: string): Promise<ReceivedDocument> {
   const mediaType = requireDocumentType(response, action);
-  requireIdentityCoding(response, action);
   if ((contentLength(response, action) ?? 0) > MAX_DOCUMENT_BYTES) throw tooLarge(action);
-  const bytes = await readUpTo(response.body, MAX_DOCUMENT_BYTES + 1);
-  if (bytes.length > MAX_DOCUMENT_BYTES) throw tooLarge(action);
+  const bytes = await readUncoded(response, { maxBytes: MAX_DOCUMENT_BYTES, action });
+  if (bytes === undefined) throw tooLarge(action);
   requireStatedDigest(response, { bytes, action });
   return { mediaType, bytes };
 }

@@ -22,6 +22,8 @@ async function listen(server: Server): Promise<number> {
   return address.port;
 }
 
+const MANIFEST_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n";
+
 describe("connections to a registry", () => {
   it("RP18 a connection that is never accepted is REGISTRY_TIMEOUT within the connect limit", async () => {
     // Node always accepts; a listener that never does, with its queue full, leaves further connections hanging.
@@ -118,12 +120,34 @@ describe("connections to a registry", () => {
       "a length and chunks",
       "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
+    ["2,000 headers", `HTTP/1.1 200 OK\r\n${"X-A: 123456789\r\n".repeat(2000)}\r\n`],
+    ["a folded header", `${MANIFEST_HEAD}X-A: one\r\n two\r\nContent-Length: 2\r\n\r\n{}`],
+    ["a header without a name", `${MANIFEST_HEAD}: one\r\nContent-Length: 2\r\n\r\n{}`],
+    ["a NUL in a header", `${MANIFEST_HEAD}X-A: o\0e\r\nContent-Length: 2\r\n\r\n{}`],
+    ["a length that is no number", `${MANIFEST_HEAD}Content-Length: 0x2\r\n\r\n{}`],
+    ["a bad chunk size", `${MANIFEST_HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n`],
+    ["an endless chunk size", `${MANIFEST_HEAD}Transfer-Encoding: chunked\r\n\r\n${"f".repeat(20)}\r\n{}`],
   ])("RP39 %s is REGISTRY_PROTOCOL and is not tried again", async (_name, send) => {
     await withRegistry(() => [{ send }, { close: true }], async ({ client, server }) => {
       expect((await failureOf(client.resolve("latest"))).code).toBe("REGISTRY_PROTOCOL");
       expect(server.requests).toHaveLength(1);
     });
   });
+
+  it(
+    "RP39 10,000 interim answers end in REGISTRY_PROTOCOL or in the limit on headers, and the process lives",
+    async () => {
+      await withRegistry(
+        () => [{ sendForever: new TextEncoder().encode("HTTP/1.1 100 Continue\r\n\r\n".repeat(100)) }],
+        async ({ client }) => {
+          const failure = await failureOf(client.resolve("latest"));
+          expect(failure.code).toMatch(/^REGISTRY_(?:PROTOCOL|TIMEOUT|UNAVAILABLE)$/);
+        },
+        { attemptsWithoutProgress: 1 },
+      );
+    },
+    15_000,
+  );
 
   it("RP47 a self-signed certificate and a TLS port that speaks plain HTTP are REGISTRY_TLS", async () => {
     const directory = await mkdtemp(join(tmpdir(), "bootshim-tls-"));

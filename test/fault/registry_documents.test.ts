@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { parseImageManifest } from "../../src/image/image_manifest.ts";
 import { DOCUMENT_TYPES, OCI_INDEX, OCI_MANIFEST } from "../../src/image/media_type.ts";
@@ -285,11 +286,51 @@ describe("RegistryClient.resolve", () => {
     );
   });
 
-  it("RP40 a coded manifest is REGISTRY_PROTOCOL", async () => {
+  it.each(["br", "zstd", "gzip, gzip", "x-unknown"])(
+    "RP40 a manifest with Content-Encoding %s is REGISTRY_PROTOCOL",
+    async (coding) => {
+      const headers = { ...manifestHeaders, "Content-Encoding": coding };
+      await withRegistry(() => respond(200, { headers, body: "{}" }), async ({ client, server }) => {
+        expect((await failureOf(client.resolve("latest"))).code).toBe("REGISTRY_PROTOCOL");
+        expect(server.requests.map(({ headers }) => headers["accept-encoding"])).toEqual(["identity"]);
+      });
+    },
+  );
+
+  it.each(["gzip", "GZIP", "x-gzip"])(
+    "RP41 a manifest that comes in %s although nobody asked is decoded, and its digest is of what it unpacks to",
+    async (coding) => {
+      const { descriptor, bytes } = randomManifest();
+      const headers = {
+        ...manifestHeaders,
+        "Content-Encoding": coding,
+        "Docker-Content-Digest": descriptor.digest,
+      };
+      await withRegistry(() => respond(200, { headers, body: gzipSync(bytes) }), async ({ client }) => {
+        expect((await client.resolve("latest")).bytes).toEqual(bytes);
+        expect(await client.fetchDocument(descriptor)).toEqual({ descriptor, bytes });
+        const { digest } = randomManifest().descriptor;
+        expect((await failureOf(client.resolve(digest))).code).toBe("CONTENT_DIGEST_MISMATCH");
+      });
+    },
+  );
+
+  it("RP41 RP40 a gzip bomb is MANIFEST_TOO_LARGE, broken gzip REGISTRY_PROTOCOL", async () => {
+    const whole = gzipSync(new Uint8Array(4 * 1024 * 1024));
+    const bodies: readonly (readonly [Uint8Array | string, string])[] = [
+      [gzipSync(new Uint8Array(4 * 1024 * 1024 + 1)), "MANIFEST_TOO_LARGE"],
+      [gzipSync(new Uint8Array(100 * 1024 * 1024)), "MANIFEST_TOO_LARGE"],
+      [whole.subarray(0, whole.length - 9), "REGISTRY_PROTOCOL"],
+      ["{}", "REGISTRY_PROTOCOL"],
+    ];
     const headers = { ...manifestHeaders, "Content-Encoding": "gzip" };
-    await withRegistry(() => respond(200, { headers, body: "{}" }), async ({ client }) => {
-      expect((await failureOf(client.resolve("latest"))).code).toBe("REGISTRY_PROTOCOL");
-    });
+    await withRegistry(
+      (_request, count) => respond(200, { headers, body: bodies[count]?.[0] ?? "" }),
+      async ({ client, server }) => {
+        for (const [, code] of bodies) expect((await failureOf(client.resolve("latest"))).code).toBe(code);
+        expect(server.requests).toHaveLength(bodies.length);
+      },
+    );
   });
 
   it.each(["../../x", "a/b", "a?b", "", ".", "a\r\nHost: x", "x".repeat(129), "sha256:zz", "sha1:aa"])(
