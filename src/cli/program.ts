@@ -7,6 +7,7 @@ import { registerImageCommands } from "./commands/image_commands.ts";
 import { registerInspect } from "./commands/inspect_command.ts";
 import { registerMachineCommands } from "./commands/machine_commands.ts";
 import { registerPrepare } from "./commands/prepare_command.ts";
+import { registerRegistryCommands } from "./commands/registry_commands.ts";
 import { registerRun } from "./commands/run_command.ts";
 import { registerTransferCommands } from "./commands/transfer_commands.ts";
 import { addExamples } from "./examples.ts";
@@ -61,6 +62,7 @@ function makeProgram(composition: Composition): Command {
   registerImageCommands(program, composition);
   registerCacheCommands(program, composition);
   registerTransferCommands(program, composition);
+  registerRegistryCommands(program, composition);
   registerDefinitionCommands(program, composition);
   registerMachineCommands(program, composition);
   registerDoctor(program, composition);

@@ -68,7 +68,7 @@ function isLoopback(host: string): boolean {
  */
 export function manifestPath(endpoint: Endpoint, tagOrDigest: string): string {
   const digest = digestIn(tagOrDigest);
-  if (digest === undefined && !TAG.test(tagOrDigest)) {
+  if (digest === undefined && !isTag(tagOrDigest)) {
     throw new ShimError(
       "REFERENCE_INVALID",
       `Cannot ask "${endpoint.name}" for ${
@@ -77,6 +77,10 @@ export function manifestPath(endpoint: Endpoint, tagOrDigest: string): string {
     );
   }
   return `manifests/${tagOrDigest}`;
+}
+
+export function isTag(text: string): boolean {
+  return TAG.test(text);
 }
 
 /** The digest, when the word is one; a tag cannot hold a colon. */

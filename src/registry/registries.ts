@@ -72,6 +72,11 @@ export class Registries {
         const { mirrors, server = last } = await findPlaces();
         return await fetchFromPlaces({ host, repository, mirrors, last: server, memory, send }, request);
       },
+      ask: async (request) => {
+        const { server = last } = await findPlaces();
+        const places = { host, repository, mirrors: [], last: server, memory, send };
+        return await fetchFromPlaces(places, request);
+      },
       doubt: (path) => memory.doubtServers(contentKey({ host, repository }, path)),
       send: async ({ alsoPulls, ...request }) => {
         await findPlaces();

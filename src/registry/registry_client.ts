@@ -27,8 +27,10 @@ import { readHead } from "./blob_head.ts";
 import { fetchSmallBlob, openBlob } from "./blobs.ts";
 import { fetchDocument, resolveDocument } from "./documents.ts";
 import { hasBlob, pushDocument } from "./push.ts";
+import { listReferrers, type Referrer, type ReferrersOptions } from "./referrers.ts";
 import { Registries, type RegistrySettings } from "./registries.ts";
 import type { Repository } from "./repository.ts";
+import { listTags } from "./tags.ts";
 import { pushBlob } from "./upload.ts";
 
 export type RegistryClientOptions =
@@ -68,6 +70,16 @@ export class RegistryClient implements ImageSource, ImageDestination {
 
   readHead(descriptor: Descriptor, lengthBytes: number, options?: FetchOptions): Promise<Uint8Array> {
     return readHead(this.#repository, descriptor, { ...options, lengthBytes });
+  }
+
+  /** @throws {ShimError} see {@link listTags} */
+  listTags(options?: FetchOptions): Promise<readonly string[]> {
+    return listTags(this.#repository, options);
+  }
+
+  /** @throws {ShimError} see {@link listReferrers} */
+  listReferrers(digest: Digest, options?: ReferrersOptions): Promise<readonly Referrer[]> {
+    return listReferrers(this.#repository, digest, options);
   }
 
   hasBlob(descriptor: Descriptor, options?: FetchOptions): Promise<boolean> {

@@ -5,7 +5,7 @@ import type { RegistryRequest, RegistryResponse } from "./transport.ts";
 /** A GET or HEAD of something that a repository holds. */
 export type ReadRequest = Omit<RegistryRequest, "method" | "url" | "body"> & {
   readonly method: "GET" | "HEAD";
-  /** Below `/v2/REPOSITORY/`, made of checked words only. */
+  /** Below `/v2/REPOSITORY/`, made of checked words only; with the query, if it has one. */
   readonly path: string;
 };
 
@@ -15,12 +15,14 @@ export type OwnRequest = Omit<RegistryRequest, "authorizedFor" | "sentBy"> & {
   readonly alsoPulls?: string;
 };
 
-/** What every verb needs: where, within which bounds, and the two ways to get there. Neither tries anything twice. */
+/** What every verb needs: where, within which bounds, and the ways to get there. None tries anything twice. */
 export type Repository = {
   readonly endpoint: Endpoint;
   readonly limits: RegistryLimits;
   /** Reads from any place that may answer for this repository, mirrors first; follows redirects. */
   readonly fetch: (request: ReadRequest) => Promise<RegistryResponse>;
+  /** Like `fetch`, but of what only the registry itself knows: which tags there are, and what refers to an image. */
+  readonly ask: (request: ReadRequest) => Promise<RegistryResponse>;
   /**
    * What was fetched from a path is wrong, or is not wanted again if it was right: mirrors that served it are not asked
    * for it for a while.

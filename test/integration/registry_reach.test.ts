@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { qemuGroupId } from "../../src/host/qemu_group.ts";
+import { OCI_INDEX, OCI_MANIFEST } from "../../src/image/media_type.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
 import { TestAuthority } from "../support/certificates.ts";
 import { respond, serveRange, startFaultServer } from "../support/fault_server.ts";
@@ -181,6 +182,55 @@ describe("mirrors by hosts.toml", () => {
     const refused = await bootshim(["pull", `${upstream.host}/os/demo:1`], { root: newRoot(), environment });
     expect(refused.exitCode).toBe(78);
     expect(refused.stderr).toContain("name its authority with ca");
+  });
+});
+
+describe("what a real registry says of a repository", () => {
+  it("RP43 tags, page by page; none of a repository that is not there", async () => {
+    const root = newRoot();
+    await bootshimJson(["pull", `${upstream.host}/os/demo:1`], { root });
+    const tags = ["a", "b.2", "latest"];
+    for (const tag of tags) {
+      const reference = `${upstream.host}/os/tagged:${tag}`;
+      await bootshim(["tag", `${upstream.host}/os/demo:1`, reference], { root });
+      expect((await bootshim(["push", reference], { root })).exitCode).toBe(0);
+    }
+    const listed = await bootshim(["tags", `${upstream.host}/os/tagged`], { root });
+    expect([listed.exitCode, listed.stdout]).toEqual([0, "a\nb.2\nlatest\n"]);
+    expect(await bootshimJson(["tags", `docker://${upstream.host}/os/tagged`], { root })).toEqual({
+      repository: `${upstream.host}/os/tagged`,
+      tags,
+    });
+    expect((await bootshim(["tags", `${upstream.host}/os/none`], { root })).exitCode).toBe(66);
+    expect((await bootshim(["tags", "oci:/layout"], { root })).exitCode).toBe(64);
+  });
+
+  it("RP45 what refers to an image, kept under a tag of its digest, for want of a list", async () => {
+    const root = newRoot();
+    expect(await bootshimJson(["referrers", `${upstream.host}/os/demo:1`], { root })).toEqual([]);
+    const sbom = image.manifest;
+    const tag = osIndex([image]).descriptor.digest.replace(":", "-");
+    const body = JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_INDEX,
+      manifests: [{
+        mediaType: OCI_MANIFEST,
+        digest: sbom.descriptor.digest,
+        size: sbom.descriptor.sizeBytes,
+        artifactType: "application/spdx+json",
+      }],
+    });
+    const put = await fetch(`http://${upstream.host}/v2/os/demo/manifests/${tag}`, {
+      method: "PUT",
+      headers: { "Content-Type": OCI_INDEX },
+      body,
+    });
+    expect(put.status).toBe(201);
+    const listed = await bootshim(["referrers", `${upstream.host}/os/demo:1`], { root });
+    expect(listed.stdout).toContain(sbom.descriptor.digest);
+    expect(listed.stdout).toContain("application/spdx+json");
+    const others = ["referrers", `${upstream.host}/os/demo:1`, "--type", "application/other"];
+    expect(await bootshimJson(others, { root })).toEqual([]);
   });
 });
 

@@ -68,7 +68,7 @@ function requestTo(
 ): RegistryRequest {
   const url = new URL(`${repository}/${path}`, baseUrl);
   const isOther = baseUrl.host !== last.baseUrl.host;
-  if (isOther) url.search = `?ns=${encodeURIComponent(host)}`;
+  if (isOther) url.search = `${url.search === "" ? "?" : `${url.search}&`}ns=${encodeURIComponent(host)}`;
   // A mirror that is a project of a larger registry knows the repository by a longer name.
   const prefix = baseUrl.pathname.replace(/^\/v2\//, "").replace(/^\//, "");
   const authorizedFor = {
