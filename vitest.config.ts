@@ -1,12 +1,15 @@
 import { defineConfig } from "vitest/config";
 
 /** Lanes are folders. Those that start real servers and guests run one file after the other: the host has one libvirtd. */
-const quick = (name: string) => ({ test: { name, include: [`test/${name}/**/*.test.ts`] } });
+const quick = (name: string) => ({
+  test: { name, include: [`test/${name}/**/*.test.ts`], setupFiles: ["test/support/fuzz_runs.ts"] },
+});
 const real = (name: string) => ({
   test: {
     name,
     include: [`test/${name}/**/*.test.ts`],
     fileParallelism: false,
+    setupFiles: ["test/support/fuzz_runs.ts"],
     maxConcurrency: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,

@@ -6,11 +6,11 @@ import { type ErrorCode, ShimError } from "../../../src/errors.ts";
 import { DOCUMENT_TYPES, OCI_INDEX, OCI_MANIFEST } from "../../../src/image/media_type.ts";
 import { parseReference } from "../../../src/image/reference.ts";
 import { type Blob, blobOf } from "../../support/blobs.ts";
+import { FUZZ_RUNS } from "../../support/fuzz_runs.ts";
 import { type JsonObject, randomDigest } from "../../support/image_documents.ts";
 import { EMPTY_CACHE, MemorySource } from "../../support/memory_source.ts";
 import { CONFIG, entryOf, WISHES } from "../../support/shape_builder.ts";
 
-const RUNS = Number(process.env["BOOTSHIM_FUZZ_RUNS"] ?? 300);
 /** Far above what any document takes, even on a busy host: it is there to notice one that takes for ever. */
 const MAX_MS = 5000;
 
@@ -169,11 +169,11 @@ describe("resolveImage, whatever the documents", () => {
         expect([roles.length > 0, new Set(roles).size]).toEqual([true, roles.length]);
         expect(blobs.map((blob) => blob.descriptor.digest)).toContain(result.chosen.descriptor.digest);
       }),
-      { numRuns: RUNS },
+      { numRuns: FUZZ_RUNS },
     );
     // The documents are not all refused at the door.
     expect(seen.size).toBeGreaterThanOrEqual(3);
-  }, 60_000 + RUNS * 20);
+  }, 60_000 + FUZZ_RUNS * 20);
 
   it.each([
     ["words of 2 MB that nested entries inherit", (inner: Blob) => ({

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type CommandLineParts, mergeCommandLine } from "../../../src/boot/command_line.ts";
 import { ShimError } from "../../../src/errors.ts";
+import { FUZZ_RUNS } from "../../support/fuzz_runs.ts";
 import { randomWord } from "../../support/random_word.ts";
 import { refusalOf } from "../../support/failures.ts";
 
@@ -209,7 +210,7 @@ describe("mergeCommandLine", () => {
           expect(error instanceof ShimError && error.code).toBe("CMDLINE_INVALID");
         }
       }),
-      { numRuns: 300 },
+      { numRuns: FUZZ_RUNS },
     );
   });
 });

@@ -1,8 +1,9 @@
-import { gzipSync } from "node:zlib";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { ByteWindow } from "../../../src/boot/byte_window.ts";
 import { recogniseDisk } from "../../../src/boot/disk_content.ts";
+import { PACKING_HEAD_BYTES, recognisePacking } from "../../../src/boot/disk_packing.ts";
 import { recogniseInitramfs } from "../../../src/boot/initramfs_content.ts";
 import { recogniseIso } from "../../../src/boot/iso_content.ts";
 import { judgeDisk } from "../../../src/boot/judge_disk.ts";
@@ -22,6 +23,7 @@ import { FUZZ_RUNS } from "../../support/fuzz_runs.ts";
 import { anyChanged, anyNoise } from "../../support/hostile_bytes.ts";
 import { isoImage } from "../../support/iso_bytes.ts";
 import { qcow2File } from "../../support/qcow2_bytes.ts";
+import { tarOf } from "../../support/tar_bytes.ts";
 import { watched } from "../../support/watched_window.ts";
 
 const KIB = 1024;
@@ -42,6 +44,7 @@ const QCOW2S = [
 const UKI = efiProgram(0x8664, {
   sections: [".linux", ".osrel", ".cmdline", ".uname"].map((name) => ({ name, bytes: "console=ttyS0" })),
 });
+const PACKED = [gzipSync(DISK), zstdCompressSync(DISK), tarOf({ name: "disk.raw", bytes: DISK })];
 const KERNELS = [bzImage(), arm64Image(), gzipSync(arm64Image()), efiProgram(0x8664), UKI];
 
 const PROPERTIES: readonly {
@@ -64,6 +67,17 @@ const PROPERTIES: readonly {
     files: [...DISKS, ...QCOW2S],
     beginnings: ["QFI\xfb", "QFI\xfb\0\0\0\x02", "QFI\xfb\0\0\0\x03"],
     maxReadBytes: 1024 * KIB,
+  },
+  {
+    name: "recognisePacking",
+    recognise: async (file) =>
+      recognisePacking(
+        "application/vnd.ironcore.image.rootfs",
+        await file.read(0, Math.min(file.sizeBytes, PACKING_HEAD_BYTES)),
+      ),
+    files: PACKED,
+    beginnings: ["\x1f\x8b\x08", "\x28\xb5\x2f\xfd", "\x50\x2a\x4d\x18", "BZh91AY&SY", "\xfd7zXZ\0"],
+    maxReadBytes: 512,
   },
   {
     name: "recogniseKernel",
