@@ -1,6 +1,7 @@
-import { ShimError } from "../errors.ts";
+import { ShimError, toShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
+import type { UploadMemory } from "../image/image_source.ts";
 import {
   formatReference,
   parseReference,
@@ -11,6 +12,7 @@ import { offersOf } from "../image/select_manifest.ts";
 import type { RegistryClient } from "../registry/registry_client.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { runAtMost } from "../host/at_most.ts";
+import { UploadSessions } from "../content/upload_sessions.ts";
 import { distinctBlobs, type ImageTree, readImageTree, roleLayersOf } from "./image_tree.ts";
 import { readCachedDocument, requireCached } from "./images.ts";
 import { withRegistry } from "./open_source.ts";
@@ -124,6 +126,8 @@ async function pushBlobs(push: Push): Promise<{ transferredBytes: number; mounte
     layers: roleLayersOf(tree.manifests),
     listener: onProgress,
   });
+  const sessions = new UploadSessions(context);
+  await withoutFailing(push, () => sessions.sweep(Date.now()));
   await runAtMost(MAX_UPLOADS, missing, { signal }, async (blob, options) => {
     const transfer = await client.pushBlob(
       blob,
@@ -131,6 +135,7 @@ async function pushBlobs(push: Push): Promise<{ transferredBytes: number; mounte
       {
         ...options,
         mountFrom: repositories.get(blob.digest),
+        memory: memoryOf(push, sessions, blob),
         onProgress: (doneBytes) => progress.advance(blob.digest, doneBytes),
       },
     );
@@ -138,6 +143,26 @@ async function pushBlobs(push: Push): Promise<{ transferredBytes: number; mounte
     sent[transfer === "mounted" ? "mountedBytes" : "transferredBytes"] += blob.sizeBytes;
   });
   return sent;
+}
+
+/** What is remembered only saves an upload, so what is wrong with it stops nothing. */
+function memoryOf(push: Push, sessions: UploadSessions, { digest }: Descriptor): UploadMemory {
+  const { host, repository } = push.reference;
+  const memory = sessions.memoryOf({ repository: `${host}/${repository}`, digest });
+  return {
+    recall: () => withoutFailing(push, memory.recall),
+    keep: async (session) => await withoutFailing(push, () => memory.keep(session)),
+    forget: async () => await withoutFailing(push, memory.forget),
+  };
+}
+
+async function withoutFailing<T>({ context }: Push, body: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await body();
+  } catch (error) {
+    context.note(`an upload that is broken off would begin anew: ${toShimError(error).message}`);
+    return undefined;
+  }
 }
 
 async function pushDocument(

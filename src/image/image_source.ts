@@ -61,7 +61,23 @@ export type OpenContent = (
 /** How a destination came to have a blob: its bytes were sent, or it had them in another repository. */
 export type BlobTransfer = "uploaded" | "mounted";
 
+/** Where an upload's begun session is kept from one run to the next. */
+export type UploadMemory = {
+  /** Gives what is kept, and keeps it no longer: it is anybody's word, and one who goes on with it keeps it anew. */
+  readonly recall: () => Promise<RememberedUpload | undefined>;
+  readonly keep: (session: RememberedUpload) => Promise<void>;
+  readonly forget: () => Promise<void>;
+};
+
+export type RememberedUpload = {
+  /** Absolute. Whoever has it may be able to write into the upload. */
+  readonly url: string;
+  readonly chunkBytes: number;
+};
+
 export type PushBlobOptions = FetchOptions & {
+  /** Default: an upload that this process does not finish is begun anew by the next. */
+  readonly memory?: UploadMemory | undefined;
   /** Another repository of the same registry that may have the blob already. */
   readonly mountFrom?: string | undefined;
   /** Told as bytes are sent how many of the blob have been; falls back when some have to be sent again. */

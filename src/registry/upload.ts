@@ -5,6 +5,7 @@ import type { BlobTransfer, OpenContent, PushBlobOptions } from "../image/image_
 import { uploadsUrl } from "./endpoint.ts";
 import { hasBlob, requireSameDigest, sendExpecting } from "./push.ts";
 import { redirectTarget } from "./redirect.ts";
+import { keepSession, recallSession, type Session } from "./remembered_session.ts";
 import type { Repository } from "./repository.ts";
 import { responseError } from "./response_error.ts";
 import { Attempts, isPassing } from "./resume.ts";
@@ -16,7 +17,7 @@ import type { RegistryResponse } from "./transport.ts";
  *
  * A blob of up to one chunk goes in one piece, and again from its start when that breaks. A larger one goes chunk by
  * chunk; after a break the registry is asked what it has, and only the rest is sent. A registry that does not take
- * chunks gets the blob in one piece.
+ * chunks gets the blob in one piece. With a memory, a later run goes on where an earlier one had come to.
  *
  * @throws {ShimError} CONTENT_SIZE_MISMATCH when `openContent` gives more or fewer bytes than the descriptor says
  * @see https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs
@@ -28,15 +29,6 @@ export async function pushBlob(
 ): Promise<BlobTransfer> {
   return await new Upload(repository, descriptor, options).run();
 }
-
-/** An upload that the registry has begun. */
-type Session = {
-  /** Where the next request goes; the registry may change it with every answer. */
-  readonly url: URL;
-  /** What the registry has. */
-  readonly offsetBytes: number;
-  readonly chunkBytes: number;
-};
 
 /** What a registry answers to a chunk that it cannot use: the session is gone, is elsewhere, or chunks are not known. */
 const CHUNK_REFUSALS: ReadonlySet<unknown> = new Set([400, 404, 405, 411, 413, 415, 416, 501]);
@@ -55,6 +47,9 @@ class Upload {
   /** Statuses after which the session is worth a second look. */
   #refusals: ReadonlySet<unknown> = new Set();
   #hasTriedMount = false;
+  #hasRecalled = false;
+  /** The session is an earlier run's: what is wrong with it is no word about the blob. */
+  #isRecalled = false;
 
   constructor(
     repository: Repository,
@@ -72,9 +67,16 @@ class Upload {
     for (;;) {
       const furthestBefore = this.#furthestBytes;
       try {
-        return await this.#attempt();
+        const transfer = await this.#attempt();
+        await this.#options.memory?.forget();
+        return transfer;
       } catch (error) {
         const failure = toShimError(error);
+        if (this.#isRecalled && !isPassing(failure) && failure.code !== "CANCELLED") {
+          this.#isRecalled = false;
+          this.#session = undefined;
+          continue;
+        }
         if (!this.#isChunkRefusal(failure) && !isPassing(failure)) throw failure;
         await attempts.next(failure, this.#furthestBytes > furthestBefore);
       }
@@ -82,19 +84,37 @@ class Upload {
   }
 
   async #attempt(): Promise<BlobTransfer> {
-    if (await this.#resume()) return "uploaded";
+    if (await (this.#hasRecalled ? this.#resume() : this.#takeUp())) return "uploaded";
     this.#session ??= await this.#begin();
     if (this.#session === undefined) return "mounted";
-    const { chunkBytes } = this.#session;
-    const isWhole = this.#descriptor.sizeBytes <= chunkBytes || this.#chunkRefusals > 1;
+    const { chunkBytes, offsetBytes } = this.#session;
+    const isOneChunk = this.#descriptor.sizeBytes <= chunkBytes && offsetBytes === 0;
+    const isWhole = isOneChunk || this.#chunkRefusals > 1;
     await (isWhole ? this.#sendWhole(this.#session) : this.#sendChunks(this.#session));
     return "uploaded";
+  }
+
+  /** Goes on with what an earlier run began. It has one chance: whatever comes of asking, the upload begins anew. */
+  async #takeUp(): Promise<boolean> {
+    this.#hasRecalled = true;
+    this.#session = await recallSession(this.#options.memory, this.#repository);
+    if (this.#session === undefined) return false;
+    try {
+      const isThere = await this.#resume();
+      this.#isRecalled = this.#session !== undefined;
+      return isThere;
+    } catch (error) {
+      if (!(error instanceof ShimError) || error.code === "CANCELLED") throw error;
+      this.#session = undefined;
+      return false;
+    }
   }
 
   /** @returns undefined when the registry took the blob over from another repository */
   async #begin(): Promise<Session | undefined> {
     const { limits, endpoint } = this.#repository;
     const { mountFrom } = this.#options;
+    this.#isRecalled = false;
     let started: RegistryResponse | undefined;
     if (mountFrom !== undefined && !this.#hasTriedMount) {
       this.#hasTriedMount = true;
@@ -153,6 +173,8 @@ class Upload {
     const { sizeBytes } = this.#descriptor;
     let session = begun;
     this.#refusals = CHUNK_REFUSALS;
+    const { memory } = this.#options;
+    await keepSession(memory, session, this.#repository.endpoint);
     while (session.offsetBytes < sizeBytes) {
       const startByte = session.offsetBytes;
       const endByte = Math.min(startByte + session.chunkBytes, sizeBytes);
@@ -171,6 +193,7 @@ class Upload {
           `Cannot ${this.#action}: the registry took nothing of the bytes from ${startByte} to ${endByte}`,
         );
       }
+      await keepSession(memory, session, this.#repository.endpoint);
     }
     this.#refusals = END_REFUSALS;
     await this.#finish(session.url, { headers: NO_BODY });

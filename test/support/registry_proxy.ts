@@ -2,8 +2,11 @@ import { createServer, type IncomingMessage, request, type ServerResponse } from
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
-/** What becomes of one answer: passed on, one byte flipped in its middle, its second half or all kept back, or a 404. */
-export type Tampering = "none" | "flip" | "truncate" | "lose" | "not-found";
+/**
+ * What becomes of one answer: passed on, one byte flipped in its middle, its second half or all kept back, or a 404; or
+ * the request is held for ever, and the registry never hears of it.
+ */
+export type Tampering = "hold" | "none" | "flip" | "truncate" | "lose" | "not-found";
 
 export type RegistryProxy = {
   /** `127.0.0.1:PORT`, as references spell it. */
@@ -12,22 +15,25 @@ export type RegistryProxy = {
   readonly requests: string[];
   /** Bytes of bodies that were passed on so far, all answers together. */
   readonly sentBytes: number;
+  /** Bytes of requests' bodies that reached the registry so far. */
+  readonly receivedBytes: number;
   /** From now on each answer comes at this pace at most; undefined: as fast as it can. */
   pace(bytesPerSecond: number | undefined): void;
   /** Decides for each request from now on. */
-  tamper(decide: (path: string) => Tampering): void;
+  tamper(decide: (path: string, method: string) => Tampering): void;
   stop(): Promise<void>;
 };
 
 /** Stands before a real registry: counts what is asked of it, and spoils answers on demand. */
 export async function startRegistryProxy(upstreamHost: string): Promise<RegistryProxy> {
   const requests: string[] = [];
-  let decide: (path: string) => Tampering = () => "none";
-  const flow: Flow = { sentBytes: 0, bytesPerSecond: undefined };
+  let decide: (path: string, method: string) => Tampering = () => "none";
+  const flow: Flow = { sentBytes: 0, receivedBytes: 0, bytesPerSecond: undefined };
   const server = createServer((incoming, outgoing) => {
     const path = incoming.url ?? "/";
     requests.push(`${incoming.method} ${path}`);
-    forward(incoming, outgoing, { upstreamHost, tampering: decide(path), flow });
+    const tampering = decide(path, incoming.method ?? "");
+    if (tampering !== "hold") forward(incoming, outgoing, { upstreamHost, tampering, flow });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
@@ -37,6 +43,9 @@ export async function startRegistryProxy(upstreamHost: string): Promise<Registry
     requests,
     get sentBytes() {
       return flow.sentBytes;
+    },
+    get receivedBytes() {
+      return flow.receivedBytes;
     },
     pace: (bytesPerSecond) => flow.bytesPerSecond = bytesPerSecond,
     tamper: (next) => decide = next,
@@ -50,7 +59,11 @@ export async function startRegistryProxy(upstreamHost: string): Promise<Registry
 function forward(
   incoming: IncomingMessage,
   outgoing: ServerResponse,
-  { upstreamHost, tampering, flow }: { upstreamHost: string; tampering: Tampering; flow: Flow },
+  { upstreamHost, tampering, flow }: {
+    upstreamHost: string;
+    tampering: Exclude<Tampering, "hold">;
+    flow: Flow;
+  },
 ): void {
   if (tampering === "not-found") {
     outgoing.writeHead(404).end();
@@ -76,10 +89,11 @@ function forward(
       answer.on("end", () => spoil(outgoing, Buffer.concat(chunks), tampering));
     },
   );
+  incoming.on("data", (chunk: Uint8Array) => flow.receivedBytes += chunk.length);
   incoming.pipe(upstream);
 }
 
-type Flow = { sentBytes: number; bytesPerSecond: number | undefined };
+type Flow = { sentBytes: number; receivedBytes: number; bytesPerSecond: number | undefined };
 
 async function pass(answer: IncomingMessage, outgoing: ServerResponse, flow: Flow): Promise<void> {
   const meter = new Transform({

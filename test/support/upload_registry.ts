@@ -31,6 +31,8 @@ export type UploadRegistry = {
   readonly requests: SeenUpload[];
   /** Committed blobs of all repositories, as `REPOSITORY DIGEST`. */
   readonly blobs: Map<string, Uint8Array>;
+  /** Writes nonsense over what is in the uploads under way. */
+  spoilUploads(): void;
   stop(): Promise<void>;
 };
 
@@ -123,7 +125,7 @@ export async function startUploadRegistry(options: UploadRegistryOptions = {}): 
     const take = (chunk: Uint8Array) => {
       const kept = chunk.subarray(0, roomBytes);
       roomBytes -= kept.length;
-      upload.bytes.push(kept);
+      upload.bytes.push(new Uint8Array(kept));
       upload.sizeBytes += kept.length;
     };
     if (!await receive(incoming, take, fault && "cutAfterBytes" in fault ? fault.cutAfterBytes : undefined)) {
@@ -152,6 +154,9 @@ export async function startUploadRegistry(options: UploadRegistryOptions = {}): 
     host: `127.0.0.1:${address.port}`,
     requests,
     blobs,
+    spoilUploads: () => {
+      for (const { bytes } of uploads.values()) for (const part of bytes) part.fill(0xee);
+    },
     stop: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
