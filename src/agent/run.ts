@@ -9,6 +9,7 @@ import { prepare, type PrepareWish } from "./prepare.ts";
 import type { PrepareDocument } from "./prepare_document.ts";
 import type { MachineWishes } from "./prepare_machine.ts";
 import type { OperationOptions } from "./progress.ts";
+import { verifyMachine } from "./verify_machine.ts";
 
 export type RunWish = Omit<PrepareWish, "machine"> & {
   readonly machine: Omit<MachineWishes, "id">;
@@ -47,6 +48,7 @@ export async function run(
       isThrownAway: !wish.isKept,
     });
     try {
+      if (document.machine) await verifyMachine(context, await context.machines.read(id), document.machine);
       await runPrepared(document, wish, options);
     } finally {
       if (!wish.isKept) await held.remove();
