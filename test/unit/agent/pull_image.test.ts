@@ -271,16 +271,24 @@ describe("pullResolved", () => {
   it("ends the other transfers when one layer fails for good", async () => {
     const rig = await withImage();
     const cancelled: unknown[] = [];
-    const hanging = () =>
-      new ReadableStream<Uint8Array>({
+    // The failing layer waits for them: a transfer that has not begun has nothing to end.
+    const opened = Promise.withResolvers<void>();
+    let count = 0;
+    const hanging = () => {
+      if (++count === 2) opened.resolve();
+      return new ReadableStream<Uint8Array>({
         pull: () => new Promise(() => {}),
         cancel: () => void cancelled.push("cancelled"),
       });
+    };
     const { digest } = rig.descriptorOf("rootfs");
     const image = openingBy(
       rig,
-      () => (descriptor) =>
-        Promise.resolve(descriptor.digest === digest ? streamOf(new Uint8Array([1])) : hanging()),
+      () => async (descriptor) => {
+        if (descriptor.digest !== digest) return hanging();
+        await opened.promise;
+        return streamOf(new Uint8Array([1]));
+      },
     );
     expect(await codeOf(pullResolved(rig.context, image))).toBe("CONTENT_SIZE_MISMATCH");
     expect(cancelled).toEqual(["cancelled", "cancelled"]);
