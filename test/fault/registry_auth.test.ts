@@ -25,7 +25,7 @@ import {
   startFaultServer,
 } from "../support/fault_server.ts";
 import { QUICK } from "../support/registry_client_kit.ts";
-import { collect } from "../support/streams.ts";
+import { collect, streamOf } from "../support/streams.ts";
 import { useTemporaryDirectory } from "../support/temporary_directory.ts";
 
 const directory = useTemporaryDirectory();
@@ -188,6 +188,25 @@ describe("logging in", () => {
       expect(registry.tokenRequests).toHaveLength(2);
       expect(registry.registryRequests.at(-1)?.headers.range).toMatch(/^bytes=[1-9]/);
       expect(server.sentBytes).toBeLessThanOrEqual(descriptor.sizeBytes + 1024 * 1024);
+    });
+  });
+
+  it("AU10 a token that ends between the parts of an upload is renewed, and the upload is made anew", async () => {
+    const registry: AuthorizingRegistry = authorizingRegistry({
+      serve: (request, count) => {
+        if (request.method === "PUT") return respond(201);
+        // Good for the POST, and over when the content comes.
+        if (count < 3) registry.tokens.clear();
+        return respond(202, { headers: { Location: "/v2/os/demo/blobs/uploads/x" } });
+      },
+    });
+    await withAuthorizing(registry, {}, async ({ client }) => {
+      await client.pushBlob(descriptor, () => Promise.resolve(streamOf(bytes)));
+      expect(registry.tokenRequests.map((request) => query(request).get("scope"))).toEqual(
+        Array(2).fill("repository:os/demo:pull,push"),
+      );
+      const sent = registry.registryRequests.map(({ method, body }) => [method, body.length]);
+      expect(sent).toEqual([["POST", 0], ["POST", 0], ["PUT", 1000], ["POST", 0], ["PUT", 1000]]);
     });
   });
 

@@ -7,7 +7,7 @@
  * - A command ends with 0, or, when it prints `bootshim: CODE: …`, with that code's exit code.
  * - All commands run in their order in one empty folder, each in a shell of its own (bash), with `scripts/` on PATH. A
  *   registry listens on `127.0.0.1:5000`; here it is another port, which is put in its place in commands and output.
- * - A block marked `toml` is a configuration, one marked `json` a document. Links and `scripts/…` must lead somewhere.
+ * - A block marked `toml` is a configuration, one marked `toml hosts` a registry's `hosts.toml`, one marked `json` a document. Links and `scripts/…` must lead somewhere.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -17,6 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { parseHostsFile } from "../../src/config/hosts_file.ts";
 import { loadSettings } from "../../src/config/settings.ts";
 import { CODES, type ErrorCode } from "../../src/errors.ts";
 import {
@@ -116,6 +117,13 @@ describe("README.md", () => {
         variables: {},
         workingDirectory: work,
       });
+    }
+  });
+
+  it("shows hosts of registries that are taken", () => {
+    expect(blocksOf("toml hosts")).not.toEqual([]);
+    for (const { lines } of blocksOf("toml hosts")) {
+      parseHostsFile(lines.join("\n"), join(work, "hosts.toml"));
     }
   });
 
