@@ -89,14 +89,10 @@ export class BlobAudit {
     });
   }
 
-  /** Says that a blob is right, for who has just brought it in. Where that fails it is hashed once more. */
+  /** Says that a blob is right, for who has just brought it in. Rejects with an errno error. */
   async noteSound(digest: Digest): Promise<void> {
-    try {
-      const status = await statusIfThere(blobPathIn(this.#paths.blobs, digest), this.#fileSystem);
-      if (status) await this.#verdicts.write(digest, status, await currentBootId());
-    } catch (error) {
-      if (errnoOf(error) === undefined) throw error;
-    }
+    const status = await statusIfThere(blobPathIn(this.#paths.blobs, digest), this.#fileSystem);
+    if (status) await this.#verdicts.write(digest, status, await currentBootId());
   }
 
   async #requireSound(

@@ -11,7 +11,7 @@
 import { resolve } from "node:path";
 import type { ByteWindow } from "../boot/byte_window.ts";
 import { ShimError } from "../errors.ts";
-import { type Access, type DirectorySync, setAccess } from "../host/durable.ts";
+import { type Access, type DirectorySync, setAccess, statusIfThere } from "../host/durable.ts";
 import { type FileStatus, type FileSystem, nodeFileSystem, type OpenFile } from "../host/file_system.ts";
 import { requireFreeSpace } from "../host/free_space.ts";
 import { toIoError, withIoErrors } from "../host/io_error.ts";
@@ -154,7 +154,10 @@ export class ContentStore {
     const path = this.blobPath(descriptor.digest);
     await this.#lease?.add([descriptor]);
     // One look is enough for what is as it should be; all else is told by opening it.
-    const seen = await this.#fileSystem.lstat(path).catch(() => undefined);
+    const seen = await withIoErrors(
+      { action: `read blob "${descriptor.digest}"`, path },
+      () => statusIfThere(path, this.#fileSystem),
+    );
     const isAsMeant = seen?.kind === "file" && seen.mode === mode &&
       (groupId === null || seen.groupId === groupId) && flawOfOwnBlob(seen, descriptor) === undefined;
     if (isAsMeant) return path;
