@@ -32,7 +32,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "pretty-bytes": ["cli"],
   "@logtape/logtape": ["cli", "main"],
   "smol-toml": ["config"],
-  "fast-xml-parser": ["hypervisor"],
+  "fast-xml-parser": ["libvirt"],
   "tar/header": ["content"],
   "tar/pax": ["content"],
 };

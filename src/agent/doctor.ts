@@ -121,14 +121,44 @@ async function examineLibvirt(
   const connection = await LibvirtConnection.open(context.libvirtUri, { signal });
   try {
     const { libraryVersion, hypervisorVersion } = await connection.version();
-    return ok(
-      `libvirt ${libraryVersion ?? "of unknown version"} at ${context.libvirtUri}, hypervisor ${
-        hypervisorVersion ?? "of unknown version"
-      }`,
-    );
+    const found = `libvirt ${libraryVersion ?? "of unknown version"} at ${context.libvirtUri}, hypervisor ${
+      hypervisorVersion ?? "of unknown version"
+    }`;
+    return await examineGuests(connection, { context, found });
   } finally {
     await connection.close();
   }
+}
+
+const LIBVIRT_ARCHITECTURES: Readonly<Record<Architecture, string>> = { amd64: "x86_64", arm64: "aarch64" };
+
+/** What libvirt itself says that it can run here: it probes for itself, and defines nothing that it does not know. */
+async function examineGuests(
+  connection: LibvirtConnection,
+  { context, found }: { readonly context: AgentContext; readonly found: string },
+): Promise<Verdict> {
+  // Loaded here only: no other command reads XML
+  const { parseCapabilities, parseDomainCapabilities } = await import("../libvirt/capabilities.ts");
+  const architecture = LIBVIRT_ARCHITECTURES[context.hostArchitecture];
+  const guests = parseCapabilities(await connection.capabilitiesXml())
+    .find((candidate) => candidate.architecture === architecture);
+  const types = guests?.virtualizationTypes ?? [];
+  const best = types.includes("kvm") ? "kvm" : types.includes("qemu") ? "qemu" : undefined;
+  if (guests === undefined || best === undefined) {
+    return {
+      verdict: "fail",
+      found: `${found}; it runs no ${architecture} guests`,
+      remedy: `apt-get install ${PACKAGES[context.hostArchitecture]}, then restart libvirtd`,
+    };
+  }
+  const { firmware } = parseDomainCapabilities(await connection.domainCapabilitiesXml(architecture, best));
+  return ok(
+    `${found}; ${architecture} guests by ${
+      types.join(" and ")
+    }, ${guests.machineTypes.length} machine types, ${
+      firmware.includes("efi") ? "UEFI" : "no UEFI of its own"
+    }`,
+  );
 }
 
 async function examineGroup(context: AgentContext): Promise<Verdict> {

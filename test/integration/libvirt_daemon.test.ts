@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
+import { parseCapabilities, parseDomainCapabilities } from "../../src/libvirt/capabilities.ts";
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
 import { rejectionOf } from "../support/failures.ts";
 import { type LibvirtDaemons, startLibvirtDaemons } from "../support/libvirt_daemon.ts";
@@ -133,7 +134,14 @@ describe("LibvirtConnection on qemu:///system", () => {
       libraryVersion: expect.stringMatching(/^\d+\.\d+\.\d+$/),
       hypervisorVersion: expect.stringMatching(/^[1-9]\d*\.\d+\.\d+$/),
     });
-    expect(await connection.capabilitiesXml()).toContain("<domain type='qemu'/>");
+    const guests = parseCapabilities(await connection.capabilitiesXml());
+    expect(guests.find(({ architecture }) => architecture === "x86_64")).toEqual({
+      architecture: "x86_64",
+      virtualizationTypes: expect.arrayContaining(["qemu"]),
+      machineTypes: expect.arrayContaining(["q35", "pc"]),
+    });
+    const domains = parseDomainCapabilities(await connection.domainCapabilitiesXml("x86_64", "qemu"));
+    expect([domains.firmware, domains.maxCpus]).toEqual([["efi"], expect.any(Number)]);
   }, SLOW_MS);
 });
 
