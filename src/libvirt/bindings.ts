@@ -100,8 +100,8 @@ export type EventBindings = {
   /** `int virEventRegisterDefaultImpl(void)`: for the whole OS process, before the first connection is opened. */
   eventRegisterDefaultImpl(): number;
   /**
-   * `int virEventAddTimeout(int frequency, virEventTimeoutCallback cb, void *opaque, virFreeCallback ff)`, always due
-   * and with a native function that does nothing: it keeps `eventRunDefaultImpl` from waiting. Gives the timer.
+   * `int virEventAddTimeout(int frequency, virEventTimeoutCallback cb, void *opaque, virFreeCallback ff)`, due each
+   * millisecond and with a native function that does nothing: `eventRunDefaultImpl` waits no longer. Gives the timer.
    */
   eventAddIdleTimeout(): number;
   /** `int virEventRemoveTimeout(int timer)`. */
