@@ -1,10 +1,22 @@
+import type { ErrorCode } from "../errors.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { Digest } from "./digest.ts";
 
 /** A manifest or index: its descriptor, and the very bytes that the descriptor's digest was checked against. */
 export type VerifiedDocument = { readonly descriptor: Descriptor; readonly bytes: Uint8Array };
 
-export type FetchOptions = { readonly signal?: AbortSignal | undefined };
+/** A source failed in a way that passes, and is asked again. */
+export type SourceWait = {
+  readonly code: ErrorCode;
+  /** From now until it is asked. */
+  readonly delayMs: number;
+};
+
+export type FetchOptions = {
+  readonly signal?: AbortSignal | undefined;
+  /** Told before each further try. */
+  readonly onWait?: ((wait: SourceWait) => void) | undefined;
+};
 
 export type OpenBlobOptions = FetchOptions & {
   /** Where in the blob to begin; default 0. Less than the blob's size, or 0. */

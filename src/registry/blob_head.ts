@@ -17,18 +17,18 @@ import { readUpTo, type RegistryResponse, requireIdentityCoding } from "./transp
 export async function readHead(
   repository: Repository,
   descriptor: Descriptor,
-  { lengthBytes, signal }: FetchOptions & { readonly lengthBytes: number },
+  { lengthBytes, ...options }: FetchOptions & { readonly lengthBytes: number },
 ): Promise<Uint8Array> {
   const length = Math.min(lengthBytes, descriptor.sizeBytes);
   if (length === 0) return new Uint8Array();
   const action = `look at blob "${descriptor.digest}" of "${repository.endpoint.name}"`;
-  return await withAttempts(new Attempts(repository.limits, signal), async () => {
+  return await withAttempts(new Attempts(repository.limits, options), async () => {
     const response = await repository.fetch({
       method: "GET",
       path: blobPath(descriptor.digest),
       headers: { range: `bytes=0-${length - 1}` },
       action,
-      signal,
+      signal: options.signal,
     });
     try {
       return await readStart(response, { length, sizeBytes: descriptor.sizeBytes, action });

@@ -63,7 +63,7 @@ export async function fetchDocument(
 function getDocument(
   repository: Repository,
   tagOrDigest: string,
-  { signal, verify }: FetchOptions & { readonly verify: (received: ReceivedDocument) => void },
+  { verify, ...options }: FetchOptions & { readonly verify: (received: ReceivedDocument) => void },
 ): Promise<ReceivedDocument> {
   const action = actionOf(repository, tagOrDigest);
   const request = {
@@ -71,7 +71,7 @@ function getDocument(
     path: manifestPath(repository.endpoint, tagOrDigest),
     headers: { accept: DOCUMENT_TYPES.join(", ") },
     action,
-    signal,
+    signal: options.signal,
   } as const;
   const read = async () => {
     const response = await repository.fetch(request);
@@ -84,7 +84,7 @@ function getDocument(
       response.discard();
     }
   };
-  const attempts = new Attempts(repository.limits, signal);
+  const attempts = new Attempts(repository.limits, options);
   return withAttempts(attempts, () => withNextPlace(repository, request, read));
 }
 

@@ -6,6 +6,9 @@ export type RegistryLimits = {
   readonly headersTimeoutMs: number;
   /** Without one byte of a body. Not a limit on the whole transfer: a large layer may take hours. */
   readonly stallTimeoutMs: number;
+  /** While a body is waited for, so long may pass without `rateWindowBytes` having come. */
+  readonly rateWindowMs: number;
+  readonly rateWindowBytes: number;
   /** Like `headersTimeoutMs`, after the last byte of an upload: the registry hashes and moves the blob meanwhile. */
   readonly commitTimeoutMs: number;
   /** So many requests in a row that bring no new byte end an operation. At least 1. */
@@ -16,17 +19,36 @@ export type RegistryLimits = {
   readonly chunkBytes: number;
   /** The longest first wait between two attempts; doubled for each further one, and jittered down by up to half. */
   readonly backoffMs: number;
+  /** A blob of up to so many bytes is fetched over one connection, and asked for in one piece. */
+  readonly plainBlobBytes: number;
+  /** What is asked for at once over each of several connections. At most `plainBlobBytes`. */
+  readonly segmentBytes: number;
+  /** What all blobs together may hold in memory because it came before its turn. */
+  readonly readAheadBytes: number;
+  readonly connectionsPerBlob: number;
+  /** For the blobs of one registry together, unless there are more blobs. */
+  readonly connectionsPerHost: number;
+  /** Blobs that this process fetches at once. At least 1. */
+  readonly transfersAtOnce: number;
 };
 
 export const DEFAULT_LIMITS: RegistryLimits = {
   connectTimeoutMs: 10_000,
   headersTimeoutMs: 30_000,
   stallTimeoutMs: 30_000,
+  rateWindowMs: 30_000,
+  rateWindowBytes: 32 * 1024,
   commitTimeoutMs: 300_000,
   attemptsWithoutProgress: 3,
   attemptsPerBlob: 100,
   chunkBytes: 64 * 1024 * 1024,
   backoffMs: 250,
+  plainBlobBytes: 16 * 1024 * 1024,
+  segmentBytes: 2 * 1024 * 1024,
+  readAheadBytes: 32 * 1024 * 1024,
+  connectionsPerBlob: 12,
+  connectionsPerHost: 16,
+  transfersAtOnce: 8,
 };
 
 /** Of a body that nobody asked for: an error's text, what comes with a redirect. */

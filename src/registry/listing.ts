@@ -56,7 +56,7 @@ async function readPage(
   repository: Repository,
   { path, accept, action, signal }: ListRequest,
 ): Promise<{ page: Page; next: string | undefined }> {
-  return await withAttempts(new Attempts(repository.limits, signal), async () => {
+  return await withAttempts(new Attempts(repository.limits, { signal }), async () => {
     const response = await repository.ask({ method: "GET", path, headers: { accept }, action, signal });
     try {
       if (response.status !== 200) throw await responseError(response, action);

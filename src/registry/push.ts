@@ -12,7 +12,7 @@ import type { RegistryResponse } from "./transport.ts";
 export function hasBlob(
   { endpoint, limits, send }: Repository,
   descriptor: Descriptor,
-  { signal }: FetchOptions = {},
+  options: FetchOptions = {},
 ): Promise<boolean> {
   const action = `look for blob "${descriptor.digest}" in "${endpoint.name}"`;
   const request = {
@@ -20,9 +20,9 @@ export function hasBlob(
     url: new URL(blobPath(descriptor.digest), endpoint.baseUrl),
     headers: {},
     action,
-    signal,
+    signal: options.signal,
   } as const;
-  return withAttempts(new Attempts(limits, signal), async () => {
+  return withAttempts(new Attempts(limits, options), async () => {
     const response = await send(request);
     if (response.status !== 200 && response.status !== 404) throw await responseError(response, action);
     response.discard();
@@ -39,17 +39,17 @@ export function hasBlob(
 export async function pushDocument(
   { endpoint, limits, send }: Repository,
   { descriptor, bytes }: VerifiedDocument,
-  { tagOrDigest, signal }: FetchOptions & { readonly tagOrDigest: string },
+  { tagOrDigest, ...options }: FetchOptions & { readonly tagOrDigest: string },
 ): Promise<void> {
   const action = `push manifest "${tagOrDigest}" to "${endpoint.name}"`;
-  await withAttempts(new Attempts(limits, signal), async () => {
+  await withAttempts(new Attempts(limits, options), async () => {
     const response = await sendExpecting(201, send, {
       method: "PUT",
       url: new URL(manifestPath(endpoint, tagOrDigest), endpoint.baseUrl),
       headers: { "content-type": descriptor.mediaType },
       body: bytes,
       action,
-      signal,
+      signal: options.signal,
     });
     requireSameDigest(response, descriptor, action);
   });

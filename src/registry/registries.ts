@@ -6,9 +6,14 @@ import { contentKey, fetchFromPlaces } from "./mirror/fetch_from_places.ts";
 import type { FindPlaces, Places } from "./mirror/place.ts";
 import { PlaceMemory } from "./mirror/place_memory.ts";
 import type { NetworkSettings } from "./network/connections.ts";
+import { PacedTransport } from "./pacing/paced_transport.ts";
+import { WarningLog } from "./pacing/warning_log.ts";
 import { sendFollowing, sentBy } from "./redirect.ts";
-import type { Repository } from "./repository.ts";
+import type { Repository, SharedTransfers } from "./repository.ts";
 import { type RepositoryPolicy, requireAllowed } from "./repository_policy.ts";
+import { ReadAhead } from "./transfer/read_ahead.ts";
+import { UnsteadyOrigins } from "./transfer/same_entity.ts";
+import { TransferQueue } from "./transfer/transfer_queue.ts";
 import { type RegistryRequest, type RegistryResponse, Transport } from "./transport.ts";
 
 /** What the user decides about registries. */
@@ -20,7 +25,7 @@ export type RegistrySettings = {
   readonly network?: NetworkSettings;
   /** Default: we are nobody, and get what everybody gets. */
   readonly authorization?: Omit<AuthorizationSettings, "limits" | "insecureHosts">;
-  /** Something the user should know, but that stops nothing. */
+  /** Something the user should know, but that stops nothing: what registries warn of, once each, is among it. */
   readonly onWarning?: (message: string) => void;
   /** Default: no registry has mirrors. */
   readonly findPlaces?: FindPlaces;
@@ -37,14 +42,22 @@ export class Registries {
   readonly #limits: RegistryLimits;
   readonly #transport: Transport;
   readonly #authorization: Authorization;
+  readonly #paced: PacedTransport;
   readonly #memory = new PlaceMemory();
+  readonly #shared: SharedTransfers;
 
   constructor(settings: RegistrySettings = {}) {
     this.#settings = settings;
     this.#limits = { ...DEFAULT_LIMITS, ...settings.limits };
     this.#transport = new Transport(this.#limits, settings.network);
     const { authorization, insecureHosts = [], onWarning } = settings;
-    this.#authorization = new Authorization(this.#transport, {
+    this.#shared = {
+      queue: new TransferQueue(this.#limits.transfersAtOnce),
+      readAhead: new ReadAhead(this.#limits),
+      unsteadyOrigins: new UnsteadyOrigins(),
+    };
+    this.#paced = new PacedTransport(this.#transport, new WarningLog(onWarning));
+    this.#authorization = new Authorization(this.#paced, {
       ...authorization,
       credentials: { ...(onWarning ? { onWarning } : {}), ...authorization?.credentials },
       insecureHosts,
@@ -68,6 +81,7 @@ export class Registries {
     return {
       endpoint,
       limits: this.#limits,
+      shared: this.#shared,
       fetch: async (request) => {
         const { mirrors, server = last } = await findPlaces();
         return await fetchFromPlaces({ host, repository, mirrors, last: server, memory, send }, request);
@@ -113,8 +127,8 @@ export class Registries {
       request,
       (authorized) =>
         authorized.method === "GET" || authorized.method === "HEAD"
-          ? sendFollowing(this.#transport, authorized)
-          : this.#transport.send(authorized),
+          ? sendFollowing(this.#paced, authorized)
+          : this.#paced.send(authorized),
     );
 
   async #findPlaces(host: string, dialledHost: string): Promise<Places> {

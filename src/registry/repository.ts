@@ -1,5 +1,8 @@
 import type { Endpoint } from "./endpoint.ts";
 import type { RegistryLimits } from "./limits.ts";
+import type { ReadAhead } from "./transfer/read_ahead.ts";
+import type { UnsteadyOrigins } from "./transfer/same_entity.ts";
+import type { TransferQueue } from "./transfer/transfer_queue.ts";
 import type { RegistryRequest, RegistryResponse } from "./transport.ts";
 
 /** A GET or HEAD of something that a repository holds. */
@@ -7,6 +10,13 @@ export type ReadRequest = Omit<RegistryRequest, "method" | "url" | "body"> & {
   readonly method: "GET" | "HEAD";
   /** Below `/v2/REPOSITORY/`, made of checked words only; with the query, if it has one. */
   readonly path: string;
+};
+
+/** What transfers of all repositories share. */
+export type SharedTransfers = {
+  readonly queue: TransferQueue;
+  readonly readAhead: ReadAhead;
+  readonly unsteadyOrigins: UnsteadyOrigins;
 };
 
 /** A request to the registry itself, by its user. */
@@ -19,6 +29,7 @@ export type OwnRequest = Omit<RegistryRequest, "authorizedFor" | "sentBy"> & {
 export type Repository = {
   readonly endpoint: Endpoint;
   readonly limits: RegistryLimits;
+  readonly shared: SharedTransfers;
   /** Reads from any place that may answer for this repository, mirrors first; follows redirects. */
   readonly fetch: (request: ReadRequest) => Promise<RegistryResponse>;
   /** Like `fetch`, but of what only the registry itself knows: which tags there are, and what refers to an image. */

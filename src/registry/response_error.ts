@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { type ErrorCode, type ErrorDetails, ShimError } from "../errors.ts";
 import { MAX_ERROR_BODY_BYTES } from "./limits.ts";
+import { retryAfterMs } from "./pacing/retry_after.ts";
+import { printable } from "./printable.ts";
 import { readUpTo, type RegistryResponse } from "./transport.ts";
 
 const MAX_TEXT_LENGTH = 300;
@@ -49,11 +51,13 @@ export async function responseError(
   const errors = parseErrors(text);
   const said = errors.length > 0
     ? errors.map((error) => error.message ? `${error.code}: ${error.message}` : error.code).join("; ")
-    : printable(text.trim());
+    : printable(text.trim(), MAX_TEXT_LENGTH);
   const remedy = REMEDIES[code];
+  const pauseMs = retryAfterMs(response);
   const details: ErrorDetails = {
     status: response.status,
     ...(errors.length > 0 ? { errors } : {}),
+    ...(pauseMs === undefined ? {} : { retryAfterMs: pauseMs }),
     ...(remedy === undefined ? {} : { remedy }),
   };
   return new ShimError(
@@ -87,13 +91,7 @@ function parseErrors(text: string): readonly { readonly code: string; readonly m
   const body = errorBody.safeParse(value);
   if (!body.success) return [];
   return body.data.errors.slice(0, MAX_ERRORS).map(({ code, message }) => ({
-    code: printable(code),
-    message: printable(message ?? ""),
+    code: printable(code, MAX_TEXT_LENGTH),
+    message: printable(message ?? "", MAX_TEXT_LENGTH),
   }));
-}
-
-/** Short, and free of everything a terminal or a log would obey. */
-function printable(text: string): string {
-  const short = text.length > MAX_TEXT_LENGTH ? `${text.slice(0, MAX_TEXT_LENGTH)}…` : text;
-  return short.replace(/[^\x20-\x7e…]/gu, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`);
 }

@@ -63,7 +63,7 @@ class Upload {
   }
 
   async run(): Promise<BlobTransfer> {
-    const attempts = new Attempts(this.#repository.limits, this.#options.signal);
+    const attempts = new Attempts(this.#repository.limits, this.#options);
     for (;;) {
       const furthestBefore = this.#furthestBytes;
       try {

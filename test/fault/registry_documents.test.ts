@@ -207,7 +207,6 @@ describe("RegistryClient.resolve", () => {
     [406, "REGISTRY_PROTOCOL"],
     [410, "REGISTRY_PROTOCOL"],
     [413, "REGISTRY_PROTOCOL"],
-    [429, "REGISTRY_RATE_LIMITED"],
     [451, "REGISTRY_PROTOCOL"],
   ])("RP36 %i is %s and is not tried again", async (status, code) => {
     await withRegistry(() => respond(status), async ({ client, server }) => {

@@ -41,7 +41,7 @@ describe("withAttempts", () => {
     expect(await withAttempts(new Attempts(LIMITS), operation)).toBe(3);
   });
 
-  it.each(["REGISTRY_NOT_FOUND", "REGISTRY_RATE_LIMITED", "REGISTRY_TLS", "CANCELLED"] as const)(
+  it.each(["REGISTRY_NOT_FOUND", "REGISTRY_DENIED", "REGISTRY_TLS", "CANCELLED"] as const)(
     "RP36 leaves %s at once",
     async (code) => {
       let calls = 0;

@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest";
+import { WarningLog } from "../../../src/registry/pacing/warning_log.ts";
+
+function told(...values: readonly string[]): string[] {
+  const messages: string[] = [];
+  const log = new WarningLog((message) => messages.push(message));
+  log.note("r.example", values);
+  log.note("r.example", values);
+  return messages;
+}
+
+describe("WarningLog", () => {
+  it.each([
+    ['299 - "old"', "old"],
+    ['299 - "a \\"quoted\\" \\\\ word"', 'a "quoted" \\ word'],
+    ['299 - "\x1b[2J\u202e\n"', "\\u{1b}[2J\\u{202e}\\u{a}"],
+    [' 299 - "spaced" ', "spaced"],
+  ])("RP42 tells %j once, without what a terminal would obey", (value, words) => {
+    expect(told(value)).toEqual([`registry "r.example" warns: ${words}`]);
+  });
+
+  it.each(['199 - "x"', '299 r.example "x"', "299 - x", '299 - "x', '299 - ""', "", '299 - "x" "date"'])(
+    "RP42 leaves out %j, which is not for people or not in the form agreed on",
+    (value) => {
+      expect(told(value)).toEqual([]);
+    },
+  );
+
+  it("RP42 tells at most 4096 characters of one, and at most 100 of them", () => {
+    const [long = ""] = told(`299 - "${"x".repeat(1_000_000)}"`);
+    expect(long.length).toBe('registry "r.example" warns: '.length + 4096);
+    expect(told(...Array.from({ length: 5000 }, (_, i) => `299 - "${i}"`))).toHaveLength(100);
+  });
+});
