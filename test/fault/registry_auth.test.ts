@@ -237,7 +237,7 @@ describe("logging in", () => {
     [401, true, "REGISTRY_DENIED", 1],
     [403, true, "REGISTRY_DENIED", 1],
     [404, true, "REGISTRY_NOT_FOUND", 1],
-    [429, true, "REGISTRY_RATE_LIMITED", 1],
+    [429, true, "REGISTRY_RATE_LIMITED", 3],
     [503, true, "REGISTRY_UNAVAILABLE", 3],
   ])("a token server's %i; logged in is %s: %s", async (status, loggedIn, code, tokenRequests) => {
     const registry = authorizingRegistry({ serve, answerToken: () => respond(status) });
