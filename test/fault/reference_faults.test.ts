@@ -65,7 +65,10 @@ describe.each([
       const count = counting.operations.length;
       expect(count).toBeGreaterThan(30);
       for (const errno of isDamaged ? ["EIO", "killed"] : faults) {
-        for (let at = 0; at < count; at++) {
+        // Failures that return take the same ways out: in the short lane they share the operations.
+        const isShared = errno !== "killed" && !isDamaged && process.env["BOOTSHIM_FUZZ_RUNS"] === undefined;
+        const step = isShared ? faults.length - 1 : 1;
+        for (let at = isShared ? faults.indexOf(errno) : 0; at < count; at += step) {
           const rootDirectory = await makeRoot(`${errno}-${at}`, isDamaged);
           const fileSystem = new FaultyFileSystem(nodeFileSystem, { at, errno });
           const outcome = await open(rootDirectory, fileSystem).then(change).then(
