@@ -1,14 +1,18 @@
+import { assignRoles } from "../boot/roles.ts";
 import { ShimError } from "../errors.ts";
 import { isIndexType } from "../image/media_type.ts";
 import { type Digest, shortDigest } from "../image/digest.ts";
 import { type Descriptor, toDescriptor } from "../image/descriptor.ts";
 import { type ImageIndex, parseImageIndex } from "../image/image_index.ts";
-import { parseImageManifest } from "../image/image_manifest.ts";
+import { type ImageManifest, parseImageManifest } from "../image/image_manifest.ts";
 import type { VerifiedDocument } from "../image/image_source.ts";
 import { formatReference, type Reference } from "../image/reference.ts";
 import { describeOffer, offersOf } from "../image/select_manifest.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { withLease } from "./with_lease.ts";
+
+/** Indexes inside an index are looked into so deep. */
+const MAX_INDEX_DEPTH = 4;
 
 /** A cached image, as `images` lists it. */
 export type CachedImage = {
@@ -41,8 +45,14 @@ type Listed = { readonly name: string; readonly root: Descriptor; readonly prese
 
 async function describeImage(context: AgentContext, { name, root, present }: Listed): Promise<CachedImage> {
   const sizes = new Map<Digest, number>([[root.digest, root.sizeBytes]]);
-  const offers = isIndexType(root.mediaType) ? offersOf(await readIndex(context, root)) : [];
-  const manifests = offers.length > 0 ? offers.map((offer) => offer.descriptor) : [root];
+  const indexes = isIndexType(root.mediaType) ? await heldIndexes(context, root, present) : NO_INDEXES;
+  for (const { descriptor } of indexes.values()) sizes.set(descriptor.digest, descriptor.sizeBytes);
+  const index = indexes.get(root.digest)?.index;
+  const read = new Map([...indexes].map(([digest, { index }]) => [digest, index]));
+  // One that is beyond our limits is listed without its platforms.
+  const survey = unlessRefused((root: ImageIndex) => offersOf(root, { indexes: read, manifests: new Map() }));
+  const offers = index ? survey(index) ?? [] : [];
+  const manifests = index ? offers.map((offer) => offer.descriptor) : [root];
   const complete = new Map<Digest, boolean>();
   for (const manifest of manifests) {
     const held = await heldBlobs(context, manifest, present);
@@ -66,9 +76,31 @@ async function describeImage(context: AgentContext, { name, root, present }: Lis
   };
 }
 
-async function readIndex(context: AgentContext, root: Descriptor): Promise<ImageIndex> {
+type HeldIndex = { readonly descriptor: Descriptor; readonly index: ImageIndex };
+const NO_INDEXES: ReadonlyMap<Digest, HeldIndex> = new Map();
+
+/** The index and those inside it, as far as they are here; `offersOf` bounds how deep they may lie. */
+async function heldIndexes(
+  context: AgentContext,
+  root: Descriptor,
+  present: ReadonlySet<Digest>,
+): Promise<ReadonlyMap<Digest, HeldIndex>> {
+  const held = new Map<Digest, HeldIndex>();
   const { bytes } = await context.content.readDocument(root);
-  return parseImageIndex(bytes, root);
+  let level: readonly HeldIndex[] = [{ descriptor: root, index: parseImageIndex(bytes, root) }];
+  for (let depth = 0; depth <= MAX_INDEX_DEPTH && level.length > 0; depth++) {
+    for (const each of level) held.set(each.descriptor.digest, each);
+    const below: HeldIndex[] = [];
+    for (const descriptor of level.flatMap(({ index }) => index.entries)) {
+      const isWanted = isIndexType(descriptor.mediaType) && present.has(descriptor.digest) &&
+        !held.has(descriptor.digest);
+      const bytes = isWanted ? await bytesIfSound(context, descriptor) : undefined;
+      const index = bytes && unlessRefused((bytes: Uint8Array) => parseImageIndex(bytes, descriptor))(bytes);
+      if (index) below.push({ descriptor, index });
+    }
+    level = below;
+  }
+  return held;
 }
 
 /** What of a manifest is in the cache, itself included. */
@@ -79,9 +111,11 @@ async function heldBlobs(
 ): Promise<{ descriptors: Descriptor[]; isComplete: boolean }> {
   const bytes = present.has(manifest.digest) ? await bytesIfSound(context, manifest) : undefined;
   if (!bytes) return { descriptors: [], isComplete: false };
-  const wanted = blobsOf(bytes, manifest);
-  const held = wanted.filter((descriptor) => present.has(descriptor.digest));
-  return { descriptors: [manifest, ...held], isComplete: held.length === wanted.length };
+  const { all, needed } = blobsOf(parseImageManifest(bytes, manifest));
+  return {
+    descriptors: [manifest, ...all.filter((descriptor) => present.has(descriptor.digest))],
+    isComplete: needed?.every((descriptor) => present.has(descriptor.digest)) ?? false,
+  };
 }
 
 /** Undefined for a document that is damaged, or was collected meanwhile. */
@@ -96,10 +130,29 @@ async function bytesIfSound(context: AgentContext, descriptor: Descriptor): Prom
   }
 }
 
-/** Configuration and layers of a manifest, in order. */
-export function blobsOf(manifestBytes: Uint8Array, manifest: Descriptor): Descriptor[] {
-  const parsed = parseImageManifest(manifestBytes, manifest);
-  return [parsed.config, ...parsed.layers.map(toDescriptor)];
+/**
+ * Configuration and layers of a manifest: all that have a digest we can check, and those that a pull brings. An image
+ * without roles is none to be pulled, so all of it counts; undefined when there is something that nobody can check.
+ */
+function blobsOf(manifest: ImageManifest): { all: Descriptor[]; needed: Descriptor[] | undefined } {
+  const layers = manifest.layers.map(unlessRefused(toDescriptor));
+  const checkable = layers.filter((layer) => layer !== undefined);
+  const assigned = unlessRefused(assignRoles)(manifest);
+  const whole = layers.length === checkable.length ? checkable : undefined;
+  const needed = assigned ? assigned.layers.map((layer) => layer.descriptor) : whole;
+  return { all: [manifest.config, ...checkable], needed: needed && [manifest.config, ...needed] };
+}
+
+/** What `read` gives, or undefined where it refuses. */
+function unlessRefused<I, O>(read: (input: I) => O): (input: I) => O | undefined {
+  return (input) => {
+    try {
+      return read(input);
+    } catch (error) {
+      if (error instanceof ShimError) return undefined;
+      throw error;
+    }
+  };
 }
 
 /** A document of the cache, or undefined when it is not there. @throws {ShimError} CONTENT_CORRUPT and its kin */

@@ -1,22 +1,18 @@
-import { mergeCommandLine } from "../boot/command_line.ts";
 import { type BootDecision, type BootWish, decideBoot, requireLayersFor } from "../boot/decide_boot.ts";
 import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
-import type { JudgedDisk } from "../boot/judge_disk.ts";
+import { type JudgedDisk, judgeDisk } from "../boot/judge_disk.ts";
 import type { BootDisk, LocalLayer, PreparedBoot, Role } from "../boot/prepared_boot.ts";
 import type { UnpackedDisk } from "../content/derived_disks.ts";
 import { ShimError } from "../errors.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { cmdlineLayer, decodeCmdlineLayer } from "./cmdline_layer.ts";
+import { bootCommandLine, type CommandLineWishes } from "./boot_command_line.ts";
 import { examineLayers, rolesOf } from "./examine_layers.ts";
 import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
 import type { ImageWish, ResolvedImage } from "./resolve_image.ts";
 
 /** How the caller wants the image booted. */
-export type BootWishes = BootWish & {
-  readonly cmdline: string | undefined;
-  readonly appends: readonly string[];
-};
+export type BootWishes = BootWish & CommandLineWishes;
 
 /** The serial that published images look for: /dev/disk/by-id/virtio-machineboot. */
 const BOOT_DISK_SERIAL = "machineboot";
@@ -53,6 +49,8 @@ export async function prepareBoot(
   });
   const decision = decideBoot(findings, wish);
   const { mode } = decision;
+  if (decision.diskRoles.includes("squashfs")) await requirePlainSquashfs(context, image);
+  const { cmdline, note } = await bootCommandLine(context, image, { wish, decision, findings });
   const pathOf = (role: Role) => pulled.layers.find((layer) => layer.role === role)?.path ?? null;
   return {
     architecture: wish.architecture,
@@ -63,8 +61,8 @@ export async function prepareBoot(
     initramfs: decision.usesInitramfs ? pathOf("initramfs") : null,
     uki: mode === "uki" ? pathOf("uki") : null,
     iso: mode === "iso" ? pathOf("iso") : null,
-    cmdline: await commandLineOf(context, image, { wish, decision }),
-    reason: decision.reason,
+    cmdline,
+    reason: note === undefined ? decision.reason : `${decision.reason}; ${note}`,
     modes: decision.modes,
     disks: bootDisks(pulled, { decision, packed, rootfs }),
   };
@@ -84,32 +82,17 @@ async function unpackRootfs(
   return packing ? await context.derived.unpackedDisk(descriptor, packing, { signal }) : undefined;
 }
 
-async function commandLineOf(
-  context: AgentContext,
-  image: ResolvedImage,
-  { wish, decision }: { readonly wish: BootWishes; readonly decision: BootDecision },
-): Promise<string> {
-  const line = mergeCommandLine({
-    replacement: wish.cmdline,
-    layer: await readCommandLine(context, image),
-    config: image.config.commandLine,
-    appends: wish.appends,
-    hasRootDisk: decision.mode === "kernel" && decision.diskRoles.includes("rootfs"),
-  });
-  const sizeBytes = new TextEncoder().encode(line).length;
-  const limitBytes = decision.commandLineLimitBytes;
-  if (limitBytes !== null && sizeBytes > limitBytes) {
-    throw new ShimError(
-      "CMDLINE_INVALID",
-      `Cannot use the command line: ${sizeBytes} bytes, the kernel takes at most ${limitBytes} bytes`,
-    );
-  }
-  return line;
-}
-
-async function readCommandLine(context: AgentContext, image: ResolvedImage): Promise<string | undefined> {
-  const layer = cmdlineLayer(image);
-  return layer && decodeCmdlineLayer(layer, (await context.content.readDocument(layer)).bytes);
+/** It is given to the guest as raw bytes; a header that another reader could believe is refused, as the rootfs' is. */
+async function requirePlainSquashfs(context: AgentContext, { layers }: ResolvedImage): Promise<void> {
+  const descriptor = layers.find((each) => each.role === "squashfs")?.descriptor;
+  if (!descriptor) return;
+  const { digest, mediaType } = descriptor;
+  const judged = await judgeDisk(context.content.blobWindow(descriptor), { mediaType, layer: "squashfs" });
+  if (judged.format === "raw") return;
+  throw new ShimError(
+    "FORMAT_MISMATCH",
+    `Cannot use the squashfs layer "${digest}" as a disk: it is ${judged.format}, must be a squashfs file system`,
+  );
 }
 
 type DiskSources = {

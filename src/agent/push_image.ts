@@ -91,7 +91,16 @@ async function pushLeased(
 /** An image is pushed whole or not at all. */
 async function requireWhole(context: AgentContext, tree: ImageTree): Promise<void> {
   const unverifiable = [...tree.read.indexes.values()].flatMap((index) => index.unverifiable);
-  const missing: string[] = [...tree.absent, ...unverifiable].map((each) => each.digest);
+  const [foreign] = unverifiable;
+  if (foreign) {
+    throw new ShimError(
+      "DIGEST_UNSUPPORTED",
+      `Cannot push "${tree.root.digest}": its index lists ${unverifiable.length} entries whose digests nobody here can ` +
+        `verify, the first is "${foreign.digest.slice(0, 100)}", must be sha256 or sha512`,
+      { details: { remedy: "copy it with a tool that does not verify, or build an index without them" } },
+    );
+  }
+  const missing: string[] = tree.absent.map((each) => each.digest);
   for (const blob of distinctBlobs(tree.manifests)) {
     if (!await context.content.hasBlob(blob)) missing.push(blob.digest);
   }

@@ -1,4 +1,6 @@
 import { type ByteWindow, readPart } from "./byte_window.ts";
+import { isTarHeader } from "./disk_packing.ts";
+import { unpackHead } from "./unpack_head.ts";
 
 /** Whether a kernel would unpack it; `why` not, as the end of a sentence. */
 export type InitramfsContent = { readonly isInitramfs: boolean; readonly why?: string };
@@ -28,10 +30,19 @@ const REFUSED: readonly (readonly [magic: string, why: string])[] = [
 ];
 
 const DUMMY_BYTES = 4096;
+/** Deflate makes at most 1,032 bytes of one. */
+const MAX_UNPACKED_BYTES = 1032 * DUMMY_BYTES;
 
 /** Whether the kernel could unpack it: a cpio archive or one of the compressions it knows. Reads 4 KiB at most. */
 export async function recogniseInitramfs(file: ByteWindow): Promise<InitramfsContent> {
   const { fields, isCut } = await readPart(file, 0, DUMMY_BYTES);
+  const packed = fields.slice(0, fields.length);
+  const inner = fields.has(0, "\x1f\x8b")
+    ? unpackHead(packed, { packing: "gzip", maxBytes: MAX_UNPACKED_BYTES }) ?? packed
+    : packed;
+  if (isTarHeader(inner.subarray(0, 512))) {
+    return { isInitramfs: false, why: "it is a tar archive, the kernel unpacks cpio only" };
+  }
   if (MAGICS.some((magic) => fields.has(0, magic))) return { isInitramfs: true };
   const refused = REFUSED.find(([magic]) => fields.has(0, magic));
   if (refused) return { isInitramfs: false, why: refused[1] };

@@ -1,5 +1,6 @@
 import type { Architecture } from "../image/platform.ts";
 import { type ByteWindow, cannotBeTold, Fields, readPart } from "./byte_window.ts";
+import { isTarHeader } from "./disk_packing.ts";
 import { type PeFinding, readPe } from "./pe_header.ts";
 import { printableText } from "./printable_text.ts";
 import { unpackHead } from "./unpack_head.ts";
@@ -57,6 +58,7 @@ export async function recogniseKernel(file: ByteWindow): Promise<KernelContent> 
   if (fields.has(0, "\x1f\x8b\x08")) return recogniseGzip(fields);
   if (fields.has(0, "MZ")) return recogniseEfi(fields, pe);
   if (head.isCut) return { kind: "unknown", why: cannotBeTold(fields.length) };
+  if (isTarHeader(fields.slice(0, 512))) return notAKernel("it is a tar archive, must be the kernel itself");
   if (fields.isZero(0, fields.length)) return notAKernel("it begins with zeros only: a dummy");
   return notAKernel(UNKNOWN_HEADER);
 }
@@ -131,6 +133,9 @@ function recogniseGzip(fields: Fields): KernelContent {
   const packed = fields.slice(0, fields.length);
   const inner = new Fields(unpackHead(packed, { packing: "gzip", maxBytes: 1024 ** 2 }) ?? new Uint8Array());
   if (inner.has(56, "ARM\x64")) return recogniseArm64(inner, inner.has(0, "MZ"), "gzip arm64 Image");
+  if (isTarHeader(inner.slice(0, 512))) {
+    return notAKernel("it is a tar archive compressed by gzip, must be the kernel itself");
+  }
   return notAKernel("it is compressed by gzip, and does not begin with an arm64 Image");
 }
 

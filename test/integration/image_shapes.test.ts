@@ -78,7 +78,13 @@ describe("prepare", () => {
       ? parts.cmdline
       : built.expected.commandLine?.trimEnd() ?? "";
     const isBareRoot = shape.name.startsWith("bare root");
-    expect(document.boot.cmdline).toBe(isBareRoot ? `${cmdlines} root=/dev/vda rw` : cmdlines);
+    // A UKI's own counts, which the guest made into it.
+    const expected = shape.boot === "uki"
+      ? expect.stringContaining("console=ttyS0")
+      : isBareRoot
+      ? `${cmdlines} root=/dev/vda rw`
+      : cmdlines;
+    expect(document.boot.cmdline).toEqual(expected);
     if (shape.refused) {
       expect(await codeOfPrepare(reference, "--boot", shape.refused.mode)).toBe(shape.refused.code);
     }
@@ -106,6 +112,20 @@ describe("prepare", () => {
         });
       }
     }
+  });
+
+  it("draft: refuses the metal image's kernel in a tar, and says so before and after it is fetched", async () => {
+    const shape = shapes.find(({ name }) => name.startsWith("draft"));
+    if (!shape) throw new Error("There is no draft");
+    const { reference } = await lay(shape);
+    const why =
+      "the kernel layer is no kernel: it is a tar archive compressed by gzip, must be the kernel itself";
+    const modes = expect.arrayContaining([{ mode: "kernel", possible: false, why }]);
+    expect(await bootshimJson(["inspect", reference, "--variant", "metal"], { root })).toMatchObject({
+      modes,
+    });
+    const { stderr } = await bootshim(["prepare", reference, "--variant", "metal", "-o", "json"], { root });
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: "BOOT_MODE_IMPOSSIBLE", details: { modes } } });
   });
 
   it("shape 16: the machine's disk is writable by its group, and by nobody else", async () => {

@@ -21,7 +21,9 @@ import { randomInitramfs, randomKernel } from "../support/os_image.ts";
 import { randomWord } from "../support/random_word.ts";
 import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
 import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { entryOf, ShapeBuilder, writeShape } from "../support/shape_builder.ts";
 import { streamOf } from "../support/streams.ts";
+import { linux } from "../support/whole_indexes.ts";
 
 const run = promisify(execFile);
 /** Random layer sets tried; the long lane asks for more. */
@@ -362,6 +364,26 @@ describe("push", () => {
     const sparse = newRoot();
     await bootshimJson(["pull", name, "--arch", "arm64"], sparse);
     expect(await codeOf(sparse, "push", name)).toBe("IMAGE_NOT_FOUND");
+  });
+
+  it("refuses by name an index with entries that nobody here can verify", async () => {
+    const options = newRoot();
+    const builder = new ShapeBuilder();
+    const kernel = builder.manifest([builder.layer("application/vnd.ironcore.image.kernel", randomKernel())]);
+    const strange = { ...entryOf(kernel), digest: `blake3:${randomWord()}` };
+    const built = builder.finish(builder.index([entryOf(kernel, linux("amd64")), strange]), [], {
+      layers: [],
+    });
+    const layout = join(work, randomWord());
+    await writeShape(layout, built);
+    const name = `${registry.host}/os/${randomWord()}:1`;
+    await bootshimJson(["pull", `oci:${layout}:1`], options);
+    await bootshimJson(["tag", `oci:${layout}:1`, name], options);
+    const { stderr } = await bootshim(["push", name, "-o", "json"], options);
+    expect(JSON.parse(stderr).error).toMatchObject({
+      code: "DIGEST_UNSUPPORTED",
+      message: expect.stringContaining(strange.digest),
+    });
   });
 });
 

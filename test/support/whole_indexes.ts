@@ -134,10 +134,16 @@ export function gardenLinux(builder: ShapeBuilder, parts: ShapeParts): BuiltShap
 export function draft(builder: ShapeBuilder, parts: ShapeParts): BuiltShape {
   const plain = (title: string, bytes?: Uint8Array) =>
     builder.layer("application/vnd.oci.image.layer.v1.tar+gzip", bytes, { title });
-  const disk = new Uint8Array(gzipSync(tarOf({ name: "disk.raw", bytes: parts.disk })));
+  const packed = (name: string, bytes: Uint8Array) => new Uint8Array(gzipSync(tarOf({ name, bytes })));
+  const disk = packed("disk.raw", parts.disk);
   const virtualization = builder.manifest([plain("rootfs", disk)]);
   const virtualizationArm = builder.manifest([plain("rootfs")]);
-  const metal = builder.manifest(["rootfs", "initramfs", "kernel"].map((title) => plain(title)));
+  // As the media type says; nothing here can boot a kernel in a tar.
+  const metal = builder.manifest([
+    plain("rootfs", packed("rootfs.ext4", parts.fileSystem)),
+    plain("initramfs", packed("initrd", parts.initramfs)),
+    plain("kernel", packed("vmlinuz", parts.kernel)),
+  ]);
   const metalArm = builder.manifest(["rootfs", "initramfs", "kernel"].map((title) => plain(title)));
   const index = builder.index([
     entryOf(metal, linux("amd64", "baremetal")),

@@ -4,7 +4,9 @@ import { describe, expect, it } from "vitest";
 import { listImages, requireCached, tagImage } from "../../../src/agent/images.ts";
 import { pullImage } from "../../../src/agent/pull_image.ts";
 import { parseReference } from "../../../src/image/reference.ts";
+import { OCI_INDEX } from "../../../src/image/media_type.ts";
 import { openAgent } from "../../support/agent_kit.ts";
+import { randomManifest } from "../../support/blobs.ts";
 import { rejectionOf } from "../../support/failures.ts";
 import {
   type OsImage,
@@ -14,6 +16,7 @@ import {
   randomKernel,
 } from "../../support/os_image.ts";
 import { randomWord } from "../../support/random_word.ts";
+import { entryOf, ShapeBuilder, writeShape } from "../../support/shape_builder.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();
@@ -63,6 +66,47 @@ describe("listImages", () => {
     expect(await listImages(context)).toEqual([
       { ...held, platforms: platforms(true), sizeBytes: sizeBytes + bytesOf(metal) - shared.length },
     ]);
+  });
+
+  it("lists what an index of indexes offers, as far as they are here", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const builder = new ShapeBuilder();
+    const manifest = builder.manifest([
+      builder.layer("application/vnd.ironcore.image.kernel", randomKernel()),
+    ]);
+    const inner = builder.index([
+      entryOf(manifest, {
+        platform: { architecture: "amd64", os: "linux" },
+        annotations: { variant: "virtualization" },
+      }),
+    ]);
+    const unread = entryOf(randomManifest(), { mediaType: OCI_INDEX });
+    const built = builder.finish(builder.index([entryOf(inner), unread]), [], { layers: [] });
+    const directory = join(temporary(), "layout");
+    await writeShape(directory, built);
+    await pullImage(context, { reference: { transport: "oci", directory, tag: "1" }, ...VIRTUAL });
+    expect((await listImages(context)).map(({ platforms }) => platforms)).toEqual([[{
+      architecture: "amd64",
+      variant: "virtualization",
+      digest: manifest.descriptor.digest,
+      isComplete: true,
+    }]]);
+  });
+
+  it("asks of an image only what a pull brings: no layer without a role, whatever its digest", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const builder = new ShapeBuilder();
+    const manifest = builder.manifest([
+      builder.layer("application/vnd.ironcore.image.kernel", randomKernel()),
+      builder.layer("application/x-log"),
+      { mediaType: "application/x-log", digest: "blake3:00ff", size: 7 },
+    ]);
+    const directory = join(temporary(), "layout");
+    await writeShape(directory, builder.finish(manifest, [], { layers: [] }));
+    await pullImage(context, { reference: { transport: "oci", directory, tag: "1" }, ...VIRTUAL });
+    expect((await listImages(context)).flatMap(({ platforms }) => platforms)).toMatchObject([{
+      isComplete: true,
+    }]);
   });
 
   it("lists by name, and a platform that lost a layer as incomplete", async () => {

@@ -6,10 +6,12 @@ import { prepareDocument } from "../../../src/agent/prepare_document.ts";
 import { fromDescriptor } from "../../../src/image/descriptor.ts";
 import { openAgent } from "../../support/agent_kit.ts";
 import { blobOf } from "../../support/blobs.ts";
-import { failureOf } from "../../support/failures.ts";
+import { bytesWith, efiProgram } from "../../support/disk_bytes.ts";
+import { codeOf, failureOf } from "../../support/failures.ts";
 import { writeForeignLayout } from "../../support/foreign_layout.ts";
 import { manifestDocument } from "../../support/image_documents.ts";
 import { osImage, publishLayout, randomInitramfs, randomKernel } from "../../support/os_image.ts";
+import { qcow2File } from "../../support/qcow2_bytes.ts";
 import { randomWord } from "../../support/random_word.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
@@ -118,5 +120,79 @@ describe("prepare without a machine", () => {
     const failure = await failureOf(prepare(context, { ...WISH, reference, boot: "disk" }));
     expect(failure.code).toBe("BOOT_MODE_IMPOSSIBLE");
     expect(await readdir(join(temporary(), "root/images/blobs/sha256"))).toEqual([]);
+  });
+});
+
+describe("prepare a unified kernel image", () => {
+  const uki = (cmdline?: string) =>
+    efiProgram(0x8664, {
+      sections: [
+        { name: ".linux", bytes: randomKernel() },
+        ...(cmdline === undefined ? [] : [{ name: ".cmdline", bytes: cmdline }]),
+      ],
+    });
+  const OTHER = `word=${randomWord()}`;
+
+  async function bootOf(
+    role: "uki" | "kernel",
+    bytes: Uint8Array,
+    wishes: Partial<typeof WISH> | object = {},
+  ) {
+    const context = await openAgent(join(temporary(), randomWord()));
+    const image = osImage({ [role]: bytes }, { commandLine: OTHER });
+    const { reference } = await publishLayout(join(temporary(), randomWord()), [image]);
+    return (await prepare(context, { ...WISH, reference, ...wishes })).boot;
+  }
+
+  it("has its own command line count, and says that the image's other one does not", async () => {
+    const own = `console=ttyS0 word=${randomWord()}`;
+    for (const role of ["uki", "kernel"] as const) {
+      expect(await bootOf(role, uki(`${own}\n`))).toMatchObject({
+        mode: role,
+        firmware: "uefi",
+        cmdline: own,
+        reason: expect.stringMatching(/; its own command line counts, the image's other one does not$/),
+      });
+    }
+  });
+
+  it("as a kernel takes what the caller says, added to its own or in its place", async () => {
+    const own = `console=ttyS0 word=${randomWord()}`;
+    expect((await bootOf("kernel", uki(own), { appends: ["quiet"] })).cmdline).toBe(`${own} quiet`);
+    const replaced = await bootOf("kernel", uki(own), { cmdline: "a=b" });
+    expect([replaced.cmdline, replaced.reason]).toEqual(["a=b", expect.not.stringContaining("counts")]);
+  });
+
+  it("as a uki takes no other, and says so to whoever gave one", async () => {
+    expect(await bootOf("uki", uki("own=1"), { appends: ["quiet"] })).toMatchObject({
+      cmdline: "own=1",
+      reason: expect.stringMatching(
+        /; its own command line counts, the image's other one and --cmdline and --append do not$/,
+      ),
+    });
+  });
+
+  it("as a kernel without one gets the image's", async () => {
+    const { cmdline, reason } = await bootOf("kernel", uki());
+    expect([cmdline, reason]).toEqual([OTHER, expect.not.stringContaining("counts")]);
+  });
+
+  it("adds nothing to one that cannot be read: CMDLINE_INVALID", async () => {
+    const unreadable = uki("a\x1b[2J");
+    expect((await bootOf("kernel", unreadable)).cmdline).toBe("");
+    expect(await codeOf(bootOf("kernel", unreadable, { appends: ["quiet"] }))).toBe("CMDLINE_INVALID");
+  });
+});
+
+describe("prepare with a squashfs", () => {
+  it.each([
+    ["qcow2", qcow2File({})],
+    ["VMDK", bytesWith(4096, { 0: "KDMV" })],
+  ])("refuses one that some reader would take for %s: FORMAT_MISMATCH", async (_name, squashfs) => {
+    const context = await openAgent(join(temporary(), "root"));
+    const { reference } = await publishLayout(join(temporary(), "layout"), [
+      osImage({ kernel: randomKernel(), squashfs }),
+    ]);
+    expect(await codeOf(prepare(context, { ...WISH, reference }))).toBe("FORMAT_MISMATCH");
   });
 });

@@ -1,8 +1,10 @@
 import { randomBytes } from "node:crypto";
+import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { windowOf } from "../../../src/boot/byte_window.ts";
 import { type InitramfsContent, recogniseInitramfs } from "../../../src/boot/initramfs_content.ts";
 import { bytesWith } from "../../support/disk_bytes.ts";
+import { tarOf } from "../../support/tar_bytes.ts";
 
 describe("recogniseInitramfs", () => {
   it.each([
@@ -21,6 +23,7 @@ describe("recogniseInitramfs", () => {
   });
 
   const UNKNOWN = "it is no cpio archive, and compressed by nothing known";
+  const TAR = "it is a tar archive, the kernel unpacks cpio only";
   const DUMMY = "it begins with zeros only: a dummy";
 
   it.each<[string, Uint8Array, string]>([
@@ -36,6 +39,8 @@ describe("recogniseInitramfs", () => {
       bytesWith(64, { 0: "\xc7\x71" }),
       "it is a cpio archive in the old binary format, the kernel unpacks newc only",
     ],
+    ["a tar", tarOf({ name: "initrd", bytes: new Uint8Array(9000) }), TAR],
+    ["a tar in gzip", gzipSync(tarOf({ name: "initrd", bytes: new Uint8Array(randomBytes(9000)) })), TAR],
     [
       "lz4 in frames",
       bytesWith(64, { 0: "\x04\x22\x4d\x18" }),

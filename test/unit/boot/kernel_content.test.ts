@@ -4,6 +4,7 @@ import { windowOf } from "../../../src/boot/byte_window.ts";
 import { type Kernel, type KernelContent, recogniseKernel } from "../../../src/boot/kernel_content.ts";
 import { arm64Image, bytesWith, bzImage, efiProgram } from "../../support/disk_bytes.ts";
 import { watched } from "../../support/watched_window.ts";
+import { tarOf } from "../../support/tar_bytes.ts";
 
 const GIB = 1024 ** 3;
 const notAKernel = (why: string): KernelContent => ({ kind: "not-a-kernel", why });
@@ -159,6 +160,16 @@ describe("recogniseKernel", () => {
       "HD17 something else in gzip",
       gzipSync("hello"),
       notAKernel("it is compressed by gzip, and does not begin with an arm64 Image"),
+    ],
+    [
+      "a kernel in a tar in gzip",
+      gzipSync(tarOf({ name: "vmlinuz", bytes: bzImage() })),
+      notAKernel("it is a tar archive compressed by gzip, must be the kernel itself"),
+    ],
+    [
+      "a kernel in a tar",
+      tarOf({ name: "vmlinuz", bytes: bzImage() }),
+      notAKernel("it is a tar archive, must be the kernel itself"),
     ],
     [
       "HD17 a bomb in gzip",
