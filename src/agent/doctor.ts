@@ -48,9 +48,9 @@ export async function examineHost(
   ]);
 }
 
-type Verdict = Omit<Finding, "check">;
+export type Verdict = Omit<Finding, "check">;
 
-function ok(found: string): Verdict {
+export function ok(found: string): Verdict {
   return { verdict: "ok", found };
 }
 
@@ -65,7 +65,7 @@ async function examineReflink({ content, machines }: AgentContext): Promise<Verd
 }
 
 /** A check that itself fails is a finding like any other. */
-async function finding(check: string, examine: () => Promise<Verdict>): Promise<Finding> {
+export async function finding(check: string, examine: () => Promise<Verdict>): Promise<Finding> {
   try {
     return { check, ...await examine() };
   } catch (error) {

@@ -33,6 +33,16 @@ export type RegistrySettings = {
   readonly policy?: RepositoryPolicy;
 };
 
+/** One place of a registry, and the way there. */
+export type Waypoint = {
+  /** Where its repositories begin. */
+  readonly url: URL;
+  /** Whether it is asked what a tag means. */
+  readonly resolves: boolean;
+  /** `HOST:PORT` of the proxy, if there is one. */
+  readonly proxy: string | null;
+};
+
 /**
  * All registries this process speaks to, and what requests to them share: connections, and whatever one request learns
  * that others should know. Close it.
@@ -119,6 +129,24 @@ export class Registries {
     const endpoint = endpointOf(reference, this.#settings.insecureHosts);
     if (this.#settings.policy) requireAllowed(this.#settings.policy, endpoint);
     return endpoint;
+  }
+
+  /**
+   * How a repository would be reached, in the order in which places are asked, the registry last.
+   *
+   * @throws {ShimError} REFERENCE_INVALID, POLICY_DENIED, CONFIG_INVALID
+   */
+  async route(
+    { host, repository }: Pick<RegistryReference, "host" | "repository">,
+  ): Promise<readonly Waypoint[]> {
+    const { baseUrl } = this.requireAllowed({ host, repository });
+    const { mirrors, server } = await this.#findPlaces(host, baseUrl.host);
+    return [...mirrors, server ?? { baseUrl: new URL("/v2/", baseUrl), resolves: true }].map((place) => ({
+      url: place.baseUrl,
+      resolves: place.resolves,
+      // Without user and password.
+      proxy: this.#transport.connections.proxyOf(place.baseUrl)?.host ?? null,
+    }));
   }
 
   /** One request; follows redirects of GET and HEAD only. */

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
 import { qemuGroupId } from "../../src/host/qemu_group.ts";
 import { OCI_INDEX, OCI_MANIFEST } from "../../src/image/media_type.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
@@ -19,7 +20,7 @@ import {
   randomKernel,
 } from "../support/os_image.ts";
 import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
-import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { freePort, type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
 
 let work: string;
 let upstream: RegistryServer;
@@ -231,6 +232,47 @@ describe("what a real registry says of a repository", () => {
     expect(listed.stdout).toContain("application/spdx+json");
     const others = ["referrers", `${upstream.host}/os/demo:1`, "--type", "application/other"];
     expect(await bootshimJson(others, { root })).toEqual([]);
+  });
+});
+
+describe("doctor REF", () => {
+  const findings = z.array(z.object({ check: z.string(), verdict: z.string(), found: z.string() }));
+  const examine = async (reference: string, environment: Record<string, string>) => {
+    const ended = await bootshim(["doctor", reference, "-o", "json"], { root: newRoot(), environment });
+    const all = findings.parse(JSON.parse(ended.stdout));
+    return {
+      ended,
+      route: all.filter(({ check }) => check === "mirror" || check === "registry"),
+    };
+  };
+
+  it("tells of every place on the way to an image whether it answers, and through which proxy", async () => {
+    await using mirror = await startFaultServer(() => respond(404));
+    const dead = `127.0.0.1:${await freePort()}`;
+    const environment = await withHosts(
+      upstream.host,
+      `[host."http://${mirror.host}"]\n[host."http://${dead}"]\ncapabilities = ["pull"]\n`,
+    );
+    const { route } = await examine(`${upstream.host}/os/demo:1`, environment);
+    expect(route.map(({ check, verdict }) => [check, verdict])).toEqual([
+      ["mirror", "ok"],
+      ["mirror", "warn"],
+      ["registry", "ok"],
+    ]);
+    expect(route[0]?.found).toContain(`http://${mirror.host}/v2/ (tags and content)`);
+    expect(route[1]?.found).toContain("ECONNREFUSED");
+    expect(route[2]?.found).toContain(osIndex([image]).descriptor.digest);
+  });
+
+  it("tells what is wrong with the registry, without the proxy's password", async () => {
+    const none = await examine(`${upstream.host}/os/none:1`, {});
+    expect(none.route).toMatchObject([{ check: "registry", verdict: "fail" }]);
+    expect(none.ended.exitCode).not.toBe(0);
+    await using proxy = await startForwardProxy({});
+    const environment = { HTTPS_PROXY: `http://user:s3cr3t@${proxy.url.host}`, NO_PROXY: "", no_proxy: "" };
+    const { route, ended } = await examine("registry.example/os/demo:1", environment);
+    expect(route).toMatchObject([{ verdict: "fail", found: expect.stringContaining("the proxy answered") }]);
+    expect(ended.stdout + ended.stderr).not.toContain("s3cr3t");
   });
 });
 

@@ -57,7 +57,8 @@ function registerReferrers(program: Command, composition: Composition): void {
   });
 }
 
-function readRegistryReference(text: string): RegistryReference {
+/** @throws {ShimError} REFERENCE_INVALID, for an image layout too */
+export function readRegistryReference(text: string): RegistryReference {
   const reference = parseReference(text);
   if (reference.transport === "docker") return reference;
   throw new ShimError(

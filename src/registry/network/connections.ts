@@ -58,6 +58,11 @@ export class Connections {
     this.#contexts.delete(host);
   }
 
+  /** The proxy through which a URL is reached. Its URL may hold a password. */
+  proxyOf(url: URL): URL | undefined {
+    return this.#settings.proxies && chooseProxy(url, this.#settings.proxies);
+  }
+
   /**
    * What sends a request to a URL. The address that is dialled is judged when it is dialled; only a proxy looks names up
    * by itself, so of what goes through one only addresses that the URL spells out are judged.
@@ -69,7 +74,7 @@ export class Connections {
     const reach = sentBy && this.#reachOf(sentBy);
     const literal = literalAddress(url);
     if (literal !== undefined) requireWithin(reach, literal, this.#classOf(literal));
-    const proxy = this.#settings.proxies && chooseProxy(url, this.#settings.proxies);
+    const proxy = this.proxyOf(url);
     const files = url.protocol === "https:" ? this.#tls.get(url.host) : undefined;
     const key = [
       reach === undefined ? "any" : [...reach].sort().join(),
