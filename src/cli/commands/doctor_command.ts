@@ -11,7 +11,7 @@ export function registerDoctor(program: Command, composition: Composition): void
   const command = program.command("doctor")
     .argument("[ref]", "HOST/REPOSITORY:TAG: also check the way to this image")
     .description("check what guests on this host need; every line that is not ok has its remedy");
-  addExamples(command, ["doctor", "doctor registry.example.org/os/linux:1"]);
+  addExamples(command, ["doctor registry.example.org/os/linux:1"]);
   command.action(async (text: string | undefined) => {
     const invocation = await beginInvocation(command, composition);
     const { signal } = invocation;
