@@ -16,6 +16,7 @@ const ORDER: readonly (readonly string[])[] = [
   ["registry", "content", "machine", "libvirt", "qemu"],
   ["agent"],
   ["config"],
+  ["api"],
   ["cli"],
   ["main"],
 ];
@@ -27,6 +28,8 @@ const PURE_BUILTINS = ["node:crypto", "node:path", "node:zlib"];
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   koffi: ["host", "libvirt"],
   undici: ["registry"],
+  hono: ["api"],
+  "@hono/node-server": ["api"],
   commander: ["cli"],
   "cli-progress": ["cli"],
   "pretty-bytes": ["cli"],

@@ -101,7 +101,13 @@ for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 
 process.exitCode = await runProgram(process.argv.slice(2), {
   terminal,
-  environment: { isRoot, homeDirectory: homedir(), variables: process.env, workingDirectory: process.cwd() },
+  environment: {
+    isRoot,
+    homeDirectory: homedir(),
+    variables: process.env,
+    workingDirectory: process.cwd(),
+    processId: process.pid,
+  },
   signal: stop.signal,
   openContext,
 });

@@ -9,6 +9,7 @@ import { registerMachineCommands } from "./commands/machine_commands.ts";
 import { registerPrepare } from "./commands/prepare_command.ts";
 import { registerRegistryCommands } from "./commands/registry_commands.ts";
 import { registerRun } from "./commands/run_command.ts";
+import { registerServe } from "./commands/serve_command.ts";
 import { registerTransferCommands } from "./commands/transfer_commands.ts";
 import { addExamples } from "./examples.ts";
 import { addGlobalOptions, globalOptions } from "./global_options.ts";
@@ -66,6 +67,7 @@ function makeProgram(composition: Composition): Command {
   registerDefinitionCommands(program, composition);
   registerMachineCommands(program, composition);
   registerDoctor(program, composition);
+  registerServe(program, composition);
   registerVersion(program, composition);
   registerHelp(program);
   for (const command of program.commands) addGlobalOptions(command, { isProgram: false });

@@ -44,6 +44,12 @@ const fileSchema = z.strictObject({
     keep_free_bytes: size.optional(),
     min_age: z.string().transform((text, context) => read(text, context, parseDuration)).optional(),
   }).prefault({}),
+  /** The service. */
+  api: z.strictObject({
+    max_running: z.int().min(1).max(1000).default(32),
+    max_pending: z.int().min(1).max(100_000).default(1000),
+    collect_every: z.string().transform((text, context) => read(text, context, parseDuration)).optional(),
+  }).prefault({}),
   libvirt: z.strictObject({
     /** The libvirt connection of define, start and the like. */
     connect: z.string().optional(),
@@ -59,6 +65,17 @@ export type Settings = {
   readonly cacheBudget: CacheBudget;
   /** Where this user's own configuration lies, QEMU's among it. Absolute. */
   readonly configHome: string;
+  readonly api: ApiSettings;
+};
+
+/** Of `bootshim serve`. */
+export type ApiSettings = {
+  readonly maxRunning: number;
+  readonly maxPending: number;
+  /** Null: never by itself. */
+  readonly collectEveryMs: number | null;
+  /** Registries that the file names, and callers may therefore use wherever they are. */
+  readonly namedRegistries: ReadonlySet<string>;
 };
 
 /** What `main.ts` read from the process; everything else is handed on from here. */
@@ -67,6 +84,7 @@ export type Environment = {
   readonly homeDirectory: string;
   readonly variables: Readonly<Record<string, string | undefined>>;
   readonly workingDirectory: string;
+  readonly processId: number;
 };
 
 export type SettingFlags = {
@@ -108,6 +126,14 @@ export async function loadSettings(flags: SettingFlags, environment: Environment
     },
     libvirtUri: flags.connect ?? file.libvirt.connect ?? (isRoot ? "qemu:///system" : "qemu:///session"),
     configHome,
+    api: {
+      maxRunning: file.api.max_running,
+      maxPending: file.api.max_pending,
+      collectEveryMs: file.api.collect_every ?? null,
+      namedRegistries: new Set(
+        [...file.registry.insecure, ...Object.keys(file.registry.host)].map((name) => name.toLowerCase()),
+      ),
+    },
   };
 }
 

@@ -5,6 +5,8 @@ type Libc = {
   ioctl(fd: number, request: number, argument: number): void;
   /** @param lock a `struct flock`, which the call changes */
   fcntl(fd: number, command: number, lock: Uint8Array): void;
+  /** @param option.value as long as the option is, which the call fills */
+  getsockopt(fd: number, option: { level: number; option: number; value: Uint8Array }): void;
   /** @returns the new offset */
   lseek(fd: number, offsetBytes: number, whence: number): number;
 };
@@ -27,6 +29,10 @@ async function load(): Promise<Libc> {
   const fcntl = library.func("int fcntl(int fd, int op, ...)");
   // off_t lseek(int fd, off_t offset, int whence), 64 bits on every system we run on.
   const lseek = library.func("int64_t lseek(int fd, int64_t offset, int whence)");
+  // int getsockopt(int fd, int level, int optname, void *optval, socklen_t *optlen); both are filled during the call.
+  const getsockopt = library.func(
+    "int getsockopt(int fd, int level, int optname, void *optval, void *optlen)",
+  );
   const checked = (call: string, result: unknown): number => {
     const number = Number(result);
     if (number === -1) throw libcError(call, koffi.errno());
@@ -35,6 +41,10 @@ async function load(): Promise<Libc> {
   return {
     ioctl: (fd, request, argument) => void checked("ioctl", ioctl(fd, request, "int", argument)),
     fcntl: (fd, command, lock) => void checked("fcntl", fcntl(fd, command, "void *", lock)),
+    getsockopt: (fd, { level, option, value }) => {
+      const length = new Uint32Array([value.length]);
+      checked("getsockopt", getsockopt(fd, level, option, value, length));
+    },
     lseek: (fd, offsetBytes, whence) => checked("lseek", lseek(fd, offsetBytes, whence)),
   };
 }

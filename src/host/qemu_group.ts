@@ -1,6 +1,5 @@
-import { readFile } from "node:fs/promises";
+import { fieldsByName, idOf, readAccounts } from "./accounts.ts";
 import { effectiveUserId } from "./file_system.ts";
-import { errnoOf, withIoErrors } from "./io_error.ts";
 
 /** The users libvirt runs QEMU as: Debian's, then the other distributions'. */
 const QEMU_USERS = ["libvirt-qemu", "qemu"];
@@ -30,31 +29,4 @@ export function qemuGroupOf(passwd: string, group: string): number | null {
     if (user) return idOf(groups.get(name)?.[2]) ?? idOf(user[3]);
   }
   return null;
-}
-
-/** Lines of colon-separated fields; as in getent(1), the first line of a name counts. */
-function fieldsByName(text: string): Map<string, string[]> {
-  const lines = new Map<string, string[]>();
-  for (const line of text.split("\n")) {
-    const fields = line.split(":");
-    const [name = ""] = fields;
-    if (name !== "" && !name.startsWith("#") && !lines.has(name)) lines.set(name, fields);
-  }
-  return lines;
-}
-
-function idOf(field: string | undefined): number | null {
-  return field !== undefined && /^[0-9]{1,10}$/.test(field) ? Number(field) : null;
-}
-
-async function readAccounts(path: string): Promise<string> {
-  return await withIoErrors({ action: "find QEMU's group", path }, async () => {
-    try {
-      return await readFile(path, "utf8");
-    } catch (error) {
-      // A host without the file keeps its accounts elsewhere: no QEMU user is known there.
-      if (errnoOf(error) === "ENOENT") return "";
-      throw error;
-    }
-  });
 }

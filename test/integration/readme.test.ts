@@ -116,6 +116,7 @@ describe("README.md", () => {
         homeDirectory: work,
         variables: {},
         workingDirectory: work,
+        processId: 1,
       });
     }
   });

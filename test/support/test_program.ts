@@ -25,6 +25,7 @@ export async function runTestProgram(
       homeDirectory: directory,
       variables: { BOOTSHIM_ROOT: join(directory, "root"), ...variables },
       workingDirectory: directory,
+      processId: 1,
     },
     signal: new AbortController().signal,
     openContext: ({ rootDirectory, registries, imageLimits, libvirtUri }, note) =>

@@ -14,6 +14,7 @@ function read(text: string) {
     homeDirectory: "/home/nobody",
     variables: {},
     workingDirectory: temporary(),
+    processId: 1,
   });
 }
 

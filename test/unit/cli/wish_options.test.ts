@@ -23,7 +23,13 @@ import { randomWord } from "../../support/random_word.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();
-const ENVIRONMENT = { isRoot: false, homeDirectory: "/home/x", variables: {}, workingDirectory: "/here" };
+const ENVIRONMENT = {
+  isRoot: false,
+  homeDirectory: "/home/x",
+  variables: {},
+  workingDirectory: "/here",
+  processId: 1,
+};
 const UUID = "123E4567-E89B-42D3-A456-426614174000";
 
 /** A command with every option, after it has read `argv`. */

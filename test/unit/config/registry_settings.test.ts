@@ -18,7 +18,13 @@ async function write(name: string, text: string): Promise<string> {
 
 async function load(text: string, variables: Record<string, string> = {}): Promise<RegistrySettings> {
   const config = await write("config.toml", text);
-  const environment = { isRoot: false, homeDirectory: directory(), variables, workingDirectory: "/" };
+  const environment = {
+    isRoot: false,
+    homeDirectory: directory(),
+    variables,
+    workingDirectory: "/",
+    processId: 1,
+  };
   return (await loadSettings({ config }, environment)).registries;
 }
 

@@ -12,7 +12,13 @@ const word = randomWord();
 
 /** An ordinary user at home in the test's directory. */
 function user(variables: Environment["variables"] = {}): Environment {
-  return { isRoot: false, homeDirectory: directory(), variables, workingDirectory: "/work dir" };
+  return {
+    isRoot: false,
+    homeDirectory: directory(),
+    variables,
+    workingDirectory: "/work dir",
+    processId: 1,
+  };
 }
 
 async function write(text: string, name = "config.toml"): Promise<string> {

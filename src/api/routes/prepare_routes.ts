@@ -1,0 +1,110 @@
+import { prepare, type PrepareWish } from "../../agent/prepare.ts";
+import { prepareDocument } from "../../agent/prepare_document.ts";
+import type { ErrorCode } from "../../errors.ts";
+import { formatReference } from "../../image/reference.ts";
+import { operationDocument } from "../operation.ts";
+import { prepareRequest, prepareWishOf } from "../prepare_request.ts";
+import { type Reply, type Route, route } from "../route.ts";
+import type { Service } from "../service.ts";
+
+/** Whatever pulling, judging and making a machine may end with. */
+export const PREPARE_ERRORS: readonly ErrorCode[] = [
+  ...["REFERENCE_INVALID", "POLICY_DENIED", "REGISTRY_NOT_FOUND", "IMAGE_NOT_FOUND"] as const,
+  ...["REGISTRY_UNAUTHORIZED", "REGISTRY_DENIED", "REGISTRY_RATE_LIMITED", "REGISTRY_UNAVAILABLE"] as const,
+  ...["REGISTRY_TIMEOUT", "REGISTRY_TLS", "REGISTRY_PROTOCOL", "REDIRECT_REFUSED", "REALM_REFUSED"] as const,
+  ...["CREDENTIALS_INVALID", "MANIFEST_INVALID", "MANIFEST_TOO_LARGE", "MEDIA_TYPE_UNSUPPORTED"] as const,
+  ...["DIGEST_UNSUPPORTED", "PLATFORM_NOT_FOUND", "LAYER_MISSING", "LAYER_DUPLICATE"] as const,
+  ...[
+    "BOOT_MODE_IMPOSSIBLE",
+    "CMDLINE_INVALID",
+    "FORMAT_MISMATCH",
+    "FORMAT_UNSAFE",
+    "LIMIT_EXCEEDED",
+  ] as const,
+  ...[
+    "CANCELLED",
+    "CONTENT_SIZE_MISMATCH",
+    "CONTENT_DIGEST_MISMATCH",
+    "CONTENT_CORRUPT",
+    "NO_SPACE",
+  ] as const,
+  ...["IO_ERROR", "CACHE_LAYOUT_INVALID", "CONFLICT", "IN_USE", "LOCK_TIMEOUT", "BUSY"] as const,
+  ...["HYPERVISOR_UNAVAILABLE", "HYPERVISOR_TIMEOUT", "QEMU_FAILED"] as const,
+];
+
+export const PREPARED = [
+  { status: 200, description: "prepared", schema: prepareDocument },
+  { status: 202, description: "begun, as `Prefer: respond-async` asked", schema: operationDocument },
+] as const;
+
+export const PREPARE_ROUTES: readonly Route[] = [
+  route({
+    method: "post",
+    path: "/v1/prepare",
+    summary:
+      "Resolve, pull what is missing, verify, decide the boot; with `machine` also make its disk and definitions",
+    body: prepareRequest,
+    success: PREPARED,
+    errors: PREPARE_ERRORS,
+    handle: async ({ body, headers }, service) => {
+      service.checkReference(body.reference);
+      return await answerPrepare(prepareWishOf(body, service.context), { headers, service });
+    },
+  }),
+];
+
+/** Begins or joins a prepare, and answers with its result, or at once where the caller prefers that. */
+export async function answerPrepare(
+  wish: PrepareWish,
+  { headers, service }: { readonly headers: Headers; readonly service: Service },
+): Promise<Reply> {
+  const { context, operations, events, metrics } = service;
+  const reference = formatReference(wish.reference);
+  const subject = { reference, ...(wish.machine ? { machine: wish.machine.id } : {}) };
+  const { id, result } = operations.start({
+    key: keyOf(wish),
+    subject,
+    run: async (options) => {
+      const startedMs = performance.now();
+      try {
+        const document = await prepare(context, wish, options);
+        metrics.add(
+          "bootshim_transferred_bytes_total",
+          "Bytes fetched for images",
+          {},
+          document.transferredBytes,
+        );
+        events.publish("image.pulled", { reference, digest: document.digest, cached: document.cached });
+        if (document.machine) events.publish("machine.prepared", { machine: document.machine.id, reference });
+        return document;
+      } catch (error) {
+        events.publish("image.failed", { ...subject, message: error instanceof Error ? error.message : "" });
+        throw error;
+      } finally {
+        const seconds = (performance.now() - startedMs) / 1000;
+        metrics.observe(
+          "bootshim_operation_seconds",
+          "Time that operations took",
+          { kind: "prepare" },
+          seconds,
+        );
+      }
+    },
+  });
+  if (/\brespond-async\b/i.test(headers.get("prefer") ?? "")) {
+    return {
+      status: 202,
+      json: operations.find(id),
+      headers: { location: `/v1/operations/${id}`, "preference-applied": "respond-async" },
+    };
+  }
+  return { status: 200, json: await result };
+}
+
+/** Equal for equal wishes. Bytes stand for themselves. */
+function keyOf(wish: PrepareWish): string {
+  return JSON.stringify(
+    wish,
+    (_key, value: unknown) => value instanceof Uint8Array ? new TextDecoder("latin1").decode(value) : value,
+  );
+}

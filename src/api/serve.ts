@@ -1,0 +1,181 @@
+import type { Server } from "node:http";
+import type { AgentContext } from "../agent/agent_context.ts";
+import { collectCache } from "../agent/collect_cache.ts";
+import { ShimError, toShimError } from "../errors.ts";
+import { LibvirtSession, type SessionNotice } from "../libvirt/libvirt_session.ts";
+import { isMachineId } from "../machine/machine_id.ts";
+import { type AccessRecord, makeApp } from "./app.ts";
+import { EventLog } from "./event_log.ts";
+import { type CallerRules, makeHttpServer } from "./http_server.ts";
+import { Metrics } from "./metrics.ts";
+import { Operations } from "./operations.ts";
+import type { Service } from "./service.ts";
+import { listen, listenOnSocket, type SocketPlace } from "./unix_socket.ts";
+
+export type ServeSettings = {
+  /** The socket to make, or the one that was handed to us. */
+  readonly socket: SocketPlace | { readonly fd: number };
+  readonly callers: CallerRules;
+  /** Loopback TCP in addition. */
+  readonly listen: { readonly host: string; readonly port: number } | null;
+  readonly maxRunning: number;
+  readonly maxPending: number;
+  /** How often the cache is collected by itself; null: never. */
+  readonly collectEveryMs: number | null;
+  readonly version: string;
+  readonly checkReference: (reference: string) => void;
+};
+
+export type ServeOptions = {
+  readonly signal: AbortSignal;
+  /** Told once, when it listens everywhere. */
+  readonly onReady: () => void;
+  readonly onAccess: (record: AccessRecord) => void;
+};
+
+/** How long requests under way may take to end once the service was asked to. */
+const GRACE_MS = 8_000;
+const DELAY_SAMPLE_MS = 100;
+
+/**
+ * Serves until the signal fires; then takes nothing new, stops transfers in such a way that they can be resumed, and
+ * resolves when all is quiet, within ten seconds.
+ *
+ * @throws {ShimError} BUSY, CONFLICT, REQUEST_INVALID, IO_ERROR when it cannot listen
+ */
+export async function serve(
+  given: AgentContext,
+  settings: ServeSettings,
+  { signal, onReady, onAccess }: ServeOptions,
+): Promise<void> {
+  const events = new EventLog();
+  const session = LibvirtSession.start(given.libvirtUri, {
+    onNotice: (notice) => tellDomain(notice, given, events),
+  });
+  const context: AgentContext = { ...given, libvirtSession: session };
+  const metrics = new Metrics();
+  const operations = new Operations({ ...settings, events });
+  let isReady = true;
+  const service: Service = {
+    context,
+    operations,
+    events,
+    metrics,
+    version: settings.version,
+    isReady: () => isReady,
+    checkReference: settings.checkReference,
+  };
+  describeService(service, session);
+  const app = makeApp(service, { onAccess });
+  const servers: Server[] = [];
+  let removeSocket = async () => {};
+  const timers: ReturnType<typeof setInterval>[] = [watchDelay(metrics)];
+  try {
+    const { socket } = settings;
+    const local = makeHttpServer(app, settings.callers);
+    servers.push(local);
+    if ("fd" in socket) await listen(local, socket);
+    else removeSocket = await listenOnSocket(local, socket);
+    if (settings.listen) {
+      const tcp = makeHttpServer(app, null);
+      servers.push(tcp);
+      await listen(tcp, settings.listen).catch((error: unknown) => {
+        throw new ShimError(
+          "BUSY",
+          `Cannot listen on ${settings.listen?.host}:${settings.listen?.port}: ${error}`,
+          {
+            cause: error,
+          },
+        );
+      });
+    }
+    if (settings.collectEveryMs !== null) timers.push(collectNowAndThen(service, settings.collectEveryMs));
+    onReady();
+    await aborted(signal);
+  } finally {
+    isReady = false;
+    for (const timer of timers) clearInterval(timer);
+    await removeSocket();
+    await quiet(servers, operations);
+    await session.close();
+  }
+}
+
+/** What libvirt says of our machines; domains of others are none of our callers' business. */
+function tellDomain(notice: SessionNotice, context: AgentContext, events: EventLog): void {
+  if (notice.kind !== "event") return events.publish(`libvirt.${notice.kind}`, {});
+  const { name, uuid, event } = notice.event;
+  if (!isMachineId(name)) return;
+  void context.machines.read(name).then((record) => {
+    if (record.uuid === uuid) events.publish(`machine.${event}`, { machine: name });
+  }, () => {
+    // No machine of ours by that name.
+  });
+}
+
+async function quiet(servers: readonly Server[], operations: Operations): Promise<void> {
+  const closed = servers.map((server) =>
+    new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      server.closeIdleConnections();
+    })
+  );
+  const deadline = setTimeout(() => {
+    for (const server of servers) server.closeAllConnections();
+  }, GRACE_MS);
+  await operations.close();
+  // Whoever waits for an answer has it now; who only listens to events would stay for ever.
+  setTimeout(() => {
+    for (const server of servers) server.closeAllConnections();
+  }, 250);
+  await Promise.all(closed);
+  clearTimeout(deadline);
+}
+
+function describeService({ metrics, operations, context }: Service, session: LibvirtSession): void {
+  metrics.onLook(() => {
+    const { running, pending } = operations.counts();
+    metrics.set("bootshim_operations", "Operations by state", running, { state: "running" });
+    metrics.set("bootshim_operations", "Operations by state", pending, { state: "pending" });
+    metrics.set("bootshim_resident_bytes", "Memory of the process", process.memoryUsage.rss());
+  });
+  metrics.onLook(async () => {
+    metrics.set("bootshim_images", "Images in the cache", (await context.content.references()).length);
+  });
+  metrics.onLook(async () => {
+    metrics.set("bootshim_machines", "Prepared machines", (await context.machines.list()).machines.length);
+  });
+  metrics.onLook(() =>
+    metrics.set("bootshim_libvirt_connected", "Whether libvirt answers", session.isConnected ? 1 : 0)
+  );
+}
+
+/** How late timers come says how long the main loop was busy with something else. */
+function watchDelay(metrics: Metrics): ReturnType<typeof setInterval> {
+  let expectedMs = performance.now() + DELAY_SAMPLE_MS;
+  const timer = setInterval(() => {
+    const lateMs = Math.max(0, performance.now() - expectedMs);
+    expectedMs = performance.now() + DELAY_SAMPLE_MS;
+    metrics.observe("bootshim_event_loop_delay_seconds", "How late the main loop was", {}, lateMs / 1000);
+  }, DELAY_SAMPLE_MS);
+  timer.unref();
+  return timer;
+}
+
+function collectNowAndThen({ context, events }: Service, everyMs: number): ReturnType<typeof setInterval> {
+  const timer = setInterval(() => {
+    void collectCache(context, { isDryRun: false }).then(
+      ({ freedBytes, images }) => events.publish("gc.finished", { freedBytes, images: images.length }),
+      (error: unknown) => context.note(`the cache was not collected: ${toShimError(error).message}`),
+    );
+  }, everyMs);
+  timer.unref();
+  return timer;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

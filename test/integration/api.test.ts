@@ -1,0 +1,368 @@
+/** The real service over its real socket: prepare, operations, machines, cache, events; and callers that misbehave. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, lstat, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { prepareDocument } from "../../src/agent/prepare_document.ts";
+import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
+import { makeGuestPart } from "../support/guest_image.ts";
+import { randomWord } from "../support/random_word.ts";
+import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
+import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { ask, type ServiceProcess, startService } from "../support/service.ts";
+
+let work: string;
+let registry: RegistryServer;
+let proxy: RegistryProxy;
+let service: ServiceProcess;
+let reference: string;
+let root: string;
+let config: string;
+
+beforeAll(async () => {
+  work = await mkdtemp(join(tmpdir(), "bootshim-api-"));
+  root = join(work, "root");
+  registry = await startRegistryServer();
+  proxy = await startRegistryProxy(registry.host);
+  reference = `${proxy.host}/os/demo:1`;
+  const maker = { root: join(work, "maker") };
+  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
+    "initramfs",
+  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
+  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
+  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+  config = join(work, "config.toml");
+  await writeFile(config, `[registry]\ninsecure = ["${proxy.host}"]\n`);
+  service = await startService({ root, environment: { BOOTSHIM_CONFIG: config } });
+});
+
+afterAll(async () => {
+  await service.stop();
+  await proxy.stop();
+  await registry.stop();
+  await rm(work, { recursive: true, force: true });
+});
+
+describe("prepare", () => {
+  it("gives the document of the command line, and transfers once", async () => {
+    const first = await service.ask("/v1/prepare", { body: { reference } });
+    expect(first.status).toBe(200);
+    const document = prepareDocument.parse(first.json);
+    expect(document).toMatchObject({ reference, cached: false, boot: { mode: "kernel" }, machine: null });
+    proxy.requests.length = 0;
+    const { json } = await service.ask("/v1/prepare", { body: { reference } });
+    expect(json).toEqual({ ...document, cached: true, transferredBytes: 0 });
+    expect(proxy.requests).toEqual([]);
+    expect(await bootshimJson(["prepare", reference], { root })).toEqual(json);
+  });
+
+  it("AP10 asked for a hundred times at once makes one machine, and answers all alike", async () => {
+    const id = `same-${randomWord()}`;
+    const body = { reference, machine: { id, network: "none" } };
+    const answers = await Promise.all(
+      Array.from({ length: 100 }, () => service.ask("/v1/prepare", { body })),
+    );
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+    expect(new Set(answers.map(({ text }) => text)).size).toBe(1);
+    expect(await readdir(join(root, "machines"))).toContain(id);
+    expect((await service.ask(`/v1/machines/${id}`, { method: "DELETE" })).status).toBe(200);
+  });
+
+  it("answers at once where the caller prefers, and tells the rest as an operation and as events", async () => {
+    const id = `later-${randomWord()}`;
+    const { status, headers } = await service.ask("/v1/prepare", {
+      body: { reference, machine: { id, network: "none" } },
+      headers: { prefer: "respond-async" },
+    });
+    expect(status).toBe(202);
+    const location = String(headers["location"]);
+    expect(location).toMatch(/^\/v1\/operations\/[0-9a-f-]{36}$/);
+    // The stream ends by itself when the operation does.
+    const { text } = await service.ask(`${location}/events`);
+    expect(text).toMatch(/event: operation\.succeeded\n/);
+    expect((await service.ask(location)).json).toMatchObject({
+      state: "succeeded",
+      result: { machine: { id } },
+    });
+  });
+
+  it("AP09 goes on when the caller vanishes; the same request again finds its work done", async () => {
+    const id = `gone-${randomWord()}`;
+    const body = JSON.stringify({ reference, machine: { id, network: "none" } });
+    const socket = connect(service.socketPath);
+    socket.write(
+      `POST /v1/prepare HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    await wait(20);
+    socket.destroy();
+    const { status, json } = await service.ask("/v1/prepare", { body: JSON.parse(body) });
+    expect([status, json]).toMatchObject([200, { machine: { id } }]);
+  });
+});
+
+describe("machines", () => {
+  it("are put, read, defined in words, and deleted; another wish is a conflict", async () => {
+    const id = `vm-${randomWord()}`;
+    const path = `/v1/machines/${id}`;
+    const body = { reference, machine: { memoryBytes: 512 * 2 ** 20, network: "none" } };
+    const put = await service.ask(path, { method: "PUT", body });
+    expect([put.status, put.json]).toMatchObject([200, { machine: { id } }]);
+    expect((await service.ask(path, { method: "PUT", body })).text).toBe(
+      JSON.stringify({ ...prepareDocument.parse(put.json), cached: true, transferredBytes: 0 }),
+    );
+    const other = { reference, machine: { ...body.machine, cpus: 2 } };
+    expect(await service.ask(path, { method: "PUT", body: other })).toMatchObject({
+      status: 409,
+      json: { code: "CONFLICT", details: { differing: ["cpus"] } },
+    });
+    expect(await service.ask(path)).toMatchObject({ status: 200, json: { id, machine: { id } } });
+    expect((await service.ask(`${path}/domain.xml`)).text).toMatch(/^<domain /);
+    expect((await service.ask(`${path}/domain.xml?fragment=os`)).text).toMatch(/^<os>/);
+    expect((await service.ask(`${path}/qemu-command`)).json).toEqual(
+      prepareDocument.parse(put.json).machine?.qemuCommand,
+    );
+    expect((await service.ask(path, { method: "DELETE" })).status).toBe(200);
+    expect(await service.ask(path)).toMatchObject({ status: 404, json: { code: "MACHINE_NOT_FOUND" } });
+  });
+});
+
+describe("the cache", () => {
+  it("is listed, pinned, collected", async () => {
+    const [image] = (await service.ask("/v1/images")).json as { reference: string; digest: string }[];
+    expect(image?.reference).toBe(reference);
+    const path = `/v1/images/${image?.digest}`;
+    expect(await service.ask(`${path}/pin`, { method: "PUT" })).toMatchObject({
+      status: 200,
+      json: [{ pinned: true }],
+    });
+    expect(await service.ask(path, { method: "DELETE" })).toMatchObject({
+      status: 409,
+      json: { code: "IN_USE" },
+    });
+    expect((await service.ask(`${path}/pin`, { method: "DELETE" })).json).toMatchObject([{ pinned: false }]);
+    expect(await service.ask("/v1/gc", { body: { dryRun: true } })).toMatchObject({
+      status: 200,
+      json: { dryRun: true },
+    });
+  });
+});
+
+describe("events", () => {
+  it("AP15 continue where a reader left, and say when that is not possible", async () => {
+    const read = async (lastEventId: string) => {
+      const socket = connect(service.socketPath);
+      let text = "";
+      socket.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
+      socket.write(`GET /v1/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: ${lastEventId}\r\n\r\n`);
+      for (let tries = 0; tries < 100 && !/^id: /m.test(text); tries++) await wait(20);
+      socket.destroy();
+      return text;
+    };
+    expect(await read("0")).toMatch(/event: image\.pulled\n/);
+    expect(await read("999999")).toMatch(/event: resync\n/);
+  });
+});
+
+describe("the socket", () => {
+  it.each(["000", "077"])(
+    "AP01 has its mode under umask %s, in a directory nobody else enters",
+    async (umask) => {
+      const folder = await mkdtemp(join(tmpdir(), "bs-"));
+      const path = join(folder, "run", "s");
+      const child = spawn(
+        "sh",
+        [
+          "-c",
+          `umask ${umask}; exec "$0" serve --socket "${path}" --mode 0640`,
+          join(process.cwd(), "scripts/bootshim"),
+        ],
+        { env: { ...process.env, BOOTSHIM_ROOT: root, BOOTSHIM_CONFIG: "/dev/null" }, stdio: "ignore" },
+      );
+      const ended = once(child, "close");
+      try {
+        let seen = 0;
+        for (let tries = 0; tries < 2000 && seen === 0; tries++) {
+          // The very first moment at which it can be seen.
+          seen = await stat(path).then(({ mode }) => mode & 0o777, () => 0);
+          if (seen === 0) await wait(2);
+        }
+        expect(seen).toBe(0o640);
+        expect((await stat(join(folder, "run"))).mode & 0o027).toBe(0);
+      } finally {
+        child.kill("SIGTERM");
+        await ended;
+        await rm(folder, { recursive: true, force: true });
+      }
+    },
+  );
+
+  it("AP02 of a service that answers is left alone: BUSY; one of a dead service is replaced", async () => {
+    const second = await bootshim(["serve", "--socket", service.socketPath, "-o", "json"], { root });
+    expect([second.exitCode, JSON.parse(second.stderr)]).toMatchObject([75, { error: { code: "BUSY" } }]);
+    expect((await service.ask("/healthz")).status).toBe(200);
+
+    const first = await startService({ root: join(work, "dead") });
+    const { socketPath } = first;
+    const folder = await mkdtemp(join(tmpdir(), "bs-"));
+    const kept = join(folder, "s");
+    const dying = await startService({ root: join(work, "dead"), socketPath: kept });
+    await dying.kill();
+    expect((await lstat(kept)).isSocket()).toBe(true);
+    const successor = await startService({ root: join(work, "dead"), socketPath: kept });
+    expect((await successor.ask("/healthz")).status).toBe(200);
+    expect(await successor.stop()).toBe(0);
+    expect(socketPath).not.toBe(kept);
+    expect(await first.stop()).toBe(0);
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("AP03 is never made in place of a file, a link or a directory, which stay as they are", async () => {
+    const folder = await mkdtemp(join(work, "places-"));
+    const file = join(folder, "file");
+    await writeFile(file, "mine");
+    await symlink(file, join(folder, "link"));
+    for (const name of ["file", "link", "."]) {
+      const { exitCode, stderr } = await bootshim(["serve", "--socket", join(folder, name), "-o", "json"], {
+        root,
+      });
+      expect([exitCode, JSON.parse(stderr)]).toMatchObject([73, { error: { code: "CONFLICT" } }]);
+    }
+    expect((await readdir(folder)).sort()).toEqual(["file", "link"]);
+  });
+
+  it("AP04 answers no user who is not allowed, and reads nothing of the request", async () => {
+    const only = await startService({
+      root: join(work, "only"),
+      argv: ["--allow-uid", "4711", "--mode", "0666"],
+    });
+    try {
+      await chmod(join(only.socketPath, ".."), 0o755);
+      const as = async (uid: number) => {
+        const child = spawn("setpriv", [
+          ...[`--reuid=${uid}`, "--clear-groups", "curl", "--silent", "--output", "/dev/null"],
+          ...["--write-out", "%{http_code}", "--unix-socket", only.socketPath, "http://bootshim/healthz"],
+        ]);
+        let out = "";
+        child.stdout.setEncoding("utf8").on("data", (text: string) => out += text);
+        await once(child, "close");
+        return out.trim();
+      };
+      expect(await as(4711)).toBe("200");
+      expect(await as(4712)).toBe("000");
+      expect((await ask(only.socketPath, "/healthz")).status).toBe(200);
+    } finally {
+      await only.stop();
+    }
+  });
+});
+
+describe("callers that misbehave", () => {
+  it.each([
+    ["no JSON", "{", 400],
+    ["a name twice", `{"reference":"a.io/b:1","reference":"a.io/c:1"}`, 400],
+    ["__proto__", `{"reference":"a.io/b:1","__proto__":{"x":1}}`, 400],
+    ["an unknown field", `{"reference":"a.io/b:1","refrence":"x"}`, 400],
+    ["a number that is none", `{"reference":NaN}`, 400],
+    ["a wrong type", `{"reference":1}`, 400],
+    ["half a surrogate pair", `{"reference":"\\ud800"}`, 400],
+    ["over 1 MiB", `{"reference":"${"a".repeat(1024 * 1024)}"}`, 413],
+  ])("AP05 AP06 with %s are told so, by a problem document", async (_what, body, status) => {
+    const answer = await service.ask("/v1/prepare", { body });
+    expect(answer).toMatchObject({
+      status,
+      json: { status, code: expect.any(String), detail: expect.any(String) },
+    });
+    expect(answer.headers["content-type"]).toBe("application/problem+json");
+  });
+
+  it.each([
+    ["/v1/machines/%2e%2e%2f%2e%2e%2fetc", 400],
+    ["/v1/machines/a%00b", 400],
+    ["/v1//machines", 404],
+    ["/v1/images/sha256:..%2f..%2fx", 400],
+    ["/v1/machines\\x", 400],
+    [`/v1/machines/${"a".repeat(5000)}`, 400],
+    ["/v1/machines/vm-1/domain.xml?fragment=os&fragment=disks", 400],
+  ])("AP07 at %s get %i", async (path, status) => {
+    const socket = connect(service.socketPath);
+    let text = "";
+    socket.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
+    // As it is: a client library would put it right.
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    await once(socket, "close");
+    expect(text).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+  });
+
+  it.each([
+    [
+      "two lengths",
+      "POST /v1/prepare HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+    [
+      "length and chunks",
+      "POST /v1/prepare HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    ["HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+    ["no HTTP", "hello\r\n\r\n"],
+    ["CONNECT", "CONNECT a.io:443 HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ["an upgrade", "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"],
+  ])("AP08 with %s get no more than a refusal, and others are served", async (_what, bytes) => {
+    const socket = connect(service.socketPath);
+    let text = "";
+    socket.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
+    socket.on("error", () => {});
+    socket.write(bytes);
+    await Promise.race([once(socket, "close"), wait(2000)]);
+    socket.destroy();
+    expect(text === "" || /^HTTP\/1\.1 (?:4\d\d|200) /.test(text)).toBe(true);
+    expect((await service.ask("/healthz")).status).toBe(200);
+  });
+
+  it.each([
+    "127.0.0.1:2375/x:1",
+    "169.254.169.254/latest:1",
+    "[::1]:80/x:1",
+    "2130706433:80/x:1",
+    "localhost:1/x:1",
+    "10.0.0.1/x:1",
+    "oci:/etc:1",
+  ])("AP14 are not led to %s", async (hidden) => {
+    expect(await service.ask("/v1/prepare", { body: { reference: hidden } })).toMatchObject({
+      status: 403,
+      json: { code: "POLICY_DENIED" },
+    });
+  });
+
+  it("AP11 a thousand at once are all answered, and health among them", async () => {
+    const answers = await Promise.all(
+      Array.from(
+        { length: 1000 },
+        (_, index) =>
+          index % 10 === 0
+            ? service.ask("/healthz")
+            : service.ask("/v1/prepare", { body: { reference: `${proxy.host}/no/such:${index % 50}` } }),
+      ),
+    );
+    const statuses = new Set(answers.map(({ status }) => status));
+    for (const status of statuses) expect([200, 404, 503]).toContain(status);
+    expect(answers.filter((_, index) => index % 10 === 0).every(({ status }) => status === 200)).toBe(true);
+  });
+});
+
+describe("ending", () => {
+  it("AP12 SIGTERM during a pull ends it with 0; the next start goes on where it stopped", async () => {
+    const place = join(work, "ending");
+    const first = await startService({ root: place, environment: { BOOTSHIM_CONFIG: config } });
+    const pending = first.ask("/v1/prepare", { body: { reference } }).catch(() => undefined);
+    await wait(60);
+    expect(await first.stop()).toBe(0);
+    await pending;
+    const second = await startService({ root: place, environment: { BOOTSHIM_CONFIG: config } });
+    expect((await second.ask("/v1/prepare", { body: { reference } })).status).toBe(200);
+    expect(await second.stop()).toBe(0);
+  });
+});
