@@ -10,7 +10,13 @@ const directory = useTemporaryDirectory();
 async function load(text: string, changes: Partial<Environment> = {}) {
   const config = join(directory(), "config.toml");
   await writeFile(config, text);
-  const environment = { isRoot: false, homeDirectory: "/home/u", variables: {}, workingDirectory: "/here" };
+  const environment = {
+    isRoot: false,
+    homeDirectory: "/home/u",
+    variables: {},
+    workingDirectory: "/here",
+    processId: 1,
+  };
   return (await loadSettings({ config }, { ...environment, ...changes })).registries.authorization;
 }
 
