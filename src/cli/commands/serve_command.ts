@@ -35,11 +35,15 @@ export function registerServe(program: Command, composition: Composition): void 
       [],
     )
     .option("--listen <address:port>", "loopback TCP in addition: every local user can then call");
-  addExamples(command, ["serve", "serve --socket /run/bootshim/bootshim.sock --group machine-providers"]);
+  addExamples(command, [
+    "serve --listen 127.0.0.1:8080",
+    "serve --socket /run/bootshim/bootshim.sock --group machine-providers",
+  ]);
   command.action(async () => {
     const invocation = await beginInvocation(command, composition);
     const given = readOptions(command, options);
     const { environment, settings, signal, terminal } = invocation;
+    const context = await invocation.openContext();
     const serveSettings: ServeSettings = {
       socket: handedDescriptor(environment) ?? {
         path: given.socket ?? defaultSocket(environment),
@@ -52,7 +56,6 @@ export function registerServe(program: Command, composition: Composition): void 
       version: VERSION,
       checkReference: (reference) => checkCallerReference(reference, settings.api.namedRegistries),
     };
-    const context = await invocation.openContext();
     await serve(context, serveSettings, {
       signal,
       onReady: () => {
