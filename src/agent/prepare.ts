@@ -1,5 +1,6 @@
 import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { withDeadline } from "./deadline.ts";
 import { withSource } from "./open_source.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
 import type { PrepareDocument } from "./prepare_document.ts";
@@ -37,12 +38,13 @@ async function prepareLeased(
   options: MachineOptions,
 ): Promise<PrepareDocument> {
   options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
-  const pulled = await withSource(context, wish, async (source) => {
-    const image = await resolveImage(context, wish, { source, signal: options.signal });
-    for (const note of image.notes) context.note(note);
-    requireBootable(image, wish);
-    return await pullResolved(context, image, options);
-  });
+  const pulled = await withDeadline(context, options, (timed) =>
+    withSource(context, wish, async (source) => {
+      const image = await resolveImage(context, wish, { source, signal: timed.signal });
+      for (const note of image.notes) context.note(note);
+      requireBootable(image, wish);
+      return await pullResolved(context, image, timed);
+    }));
   options.onProgress?.({ phase: "preparing", doneBytes: 0, totalBytes: 0, layers: [] });
   const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });
   const machine = wish.machine &&

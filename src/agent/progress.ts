@@ -1,19 +1,30 @@
 import type { Role, RoleLayer } from "../boot/prepared_boot.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
+import type { SourceWait } from "../image/image_source.ts";
+import { RateMeter } from "./rate_meter.ts";
 
-export type LayerProgress = {
+/** How fast bytes move, over the last few seconds; absent while nothing is known. */
+export type Pace = {
+  readonly bytesPerSecond?: number;
+  /** Until all is done, when it goes on like this. */
+  readonly remainingSeconds?: number;
+};
+
+export type LayerProgress = Pace & {
   readonly role: Role;
   readonly digest: Digest;
   readonly doneBytes: number;
   readonly totalBytes: number;
+  /** Its source failed in a way that passes, and is asked again soon. Absent when bytes come. */
+  readonly wait?: SourceWait;
 };
 
 /** Bytes are moving. */
 export type TransferPhase = "pulling" | "pushing" | "exporting" | "importing" | "checking";
 
 /** One look at a running operation; the API's `progress` object. */
-export type Progress = {
+export type Progress = Pace & {
   readonly phase: "resolving" | "preparing" | TransferPhase;
   readonly doneBytes: number;
   readonly totalBytes: number;
@@ -42,6 +53,9 @@ export class TransferProgress {
   readonly #options: TransferProgressOptions;
   readonly #layers: readonly RoleLayer[];
   readonly #doneBytes = new Map<Digest, number>();
+  readonly #waits = new Map<Digest, SourceWait>();
+  readonly #meters = new Map<Digest, RateMeter>();
+  readonly #meter = new RateMeter();
   readonly #totalBytes: number;
 
   constructor(options: TransferProgressOptions) {
@@ -54,20 +68,45 @@ export class TransferProgress {
 
   advance(digest: Digest, doneBytes: number): void {
     this.#doneBytes.set(digest, doneBytes);
+    this.#waits.delete(digest);
+    const meter = this.#meters.get(digest) ?? new RateMeter();
+    this.#meters.set(digest, meter);
+    meter.note(doneBytes);
+    this.#meter.note(this.#allDoneBytes());
     this.#tell();
   }
 
+  /** The source of this blob is asked again, but not at once. */
+  wait(digest: Digest, wait: SourceWait): void {
+    this.#waits.set(digest, wait);
+    this.#tell();
+  }
+
+  #allDoneBytes(): number {
+    return [...this.#doneBytes.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
   #tell(): void {
+    const doneBytes = this.#allDoneBytes();
     this.#options.listener?.({
       phase: this.#options.phase,
-      doneBytes: [...this.#doneBytes.values()].reduce((sum, bytes) => sum + bytes, 0),
+      doneBytes,
       totalBytes: this.#totalBytes,
-      layers: this.#layers.map(({ role, descriptor }) => ({
-        role,
-        digest: descriptor.digest,
-        doneBytes: this.#doneBytes.get(descriptor.digest) ?? 0,
-        totalBytes: descriptor.sizeBytes,
-      })),
+      ...this.#meter.pace(this.#totalBytes - doneBytes),
+      layers: this.#layers.map(({ role, descriptor }) => this.#layer(role, descriptor)),
     });
+  }
+
+  #layer(role: Role, { digest, sizeBytes }: Descriptor): LayerProgress {
+    const doneBytes = this.#doneBytes.get(digest) ?? 0;
+    const wait = this.#waits.get(digest);
+    return {
+      role,
+      digest,
+      doneBytes,
+      totalBytes: sizeBytes,
+      ...this.#meters.get(digest)?.pace(sizeBytes - doneBytes),
+      ...(wait === undefined ? {} : { wait }),
+    };
   }
 }

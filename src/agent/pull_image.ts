@@ -2,10 +2,11 @@ import type { LocalLayer, RoleLayer } from "../boot/prepared_boot.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
-import type { ImageSource } from "../image/image_source.ts";
+import type { ImageSource, SourceWait } from "../image/image_source.ts";
 import type { LockedBlobs } from "../content/blob_transfers.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { requireWithinLimits } from "./image_limits.ts";
+import { withDeadline } from "./deadline.ts";
 import { withSource } from "./open_source.ts";
 import { type OperationOptions, TransferProgress } from "./progress.ts";
 import { requireRoom } from "./require_room.ts";
@@ -33,11 +34,16 @@ export async function pullImage(
   options: OperationOptions = {},
 ): Promise<PulledImage> {
   options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
-  return await withLease(context, options, (leased) =>
-    withSource(leased, wish, async (source) => {
-      const image = await resolveImage(leased, wish, { source, signal: options.signal });
-      return await pullResolved(leased, image, options);
-    }));
+  return await withDeadline(
+    context,
+    options,
+    (timed) =>
+      withLease(context, timed, (leased) =>
+        withSource(leased, wish, async (source) => {
+          const image = await resolveImage(leased, wish, { source, signal: timed.signal });
+          return await pullResolved(leased, image, timed);
+        })),
+  );
 }
 
 /**
@@ -115,7 +121,8 @@ async function transferTogether(
     return 0;
   };
   const transfers = locked.missing.map(async (descriptor) => {
-    const open = (startByte: number) => source.openBlob(descriptor, { startByte, signal });
+    const onWait = (wait: SourceWait) => options.progress.wait(descriptor.digest, wait);
+    const open = (startByte: number) => source.openBlob(descriptor, { startByte, signal, onWait });
     const { receivedBytes } = await locked.ingest(descriptor, open, {
       signal,
       onProgress: (doneBytes) => options.progress.advance(descriptor.digest, doneBytes),

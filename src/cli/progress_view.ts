@@ -1,8 +1,10 @@
 import { Writable } from "node:stream";
 import { MultiBar, type SingleBar } from "cli-progress";
 import prettyBytes from "pretty-bytes";
-import type { Progress, ProgressListener } from "../agent/progress.ts";
+import type { Pace, Progress, ProgressListener } from "../agent/progress.ts";
+import type { ErrorCode } from "../errors.ts";
 import { shortDigest } from "../image/digest.ts";
+import type { SourceWait } from "../image/image_source.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Without a terminal, at most one plain line in this time. */
@@ -39,10 +41,27 @@ function rate(doneBytes: number, startedMs: number): number {
   return doneBytes / Math.max(0.001, (performance.now() - startedMs) / 1000);
 }
 
-function remaining(progress: { doneBytes: number; totalBytes: number }, startedMs: number): string {
-  const seconds = (progress.totalBytes - progress.doneBytes) /
-    Math.max(1, rate(progress.doneBytes, startedMs));
+type Moving = Pace & { readonly doneBytes: number; readonly totalBytes: number };
+
+/** What the last seconds brought; the average from the start where that is not known. */
+function rateOf({ bytesPerSecond, doneBytes }: Moving, startedMs: number): number {
+  return bytesPerSecond ?? rate(doneBytes, startedMs);
+}
+
+function remaining(progress: Moving, startedMs: number): string {
+  const seconds = (progress.totalBytes - progress.doneBytes) / Math.max(1, rateOf(progress, startedMs));
   return progress.doneBytes === 0 ? "--" : `${Math.ceil(seconds)} s`;
+}
+
+const REASONS: Partial<Record<ErrorCode, string>> = {
+  REGISTRY_RATE_LIMITED: "rate limited",
+  REGISTRY_TIMEOUT: "no answer in time",
+  REGISTRY_UNAVAILABLE: "connection lost",
+  CONTENT_SIZE_MISMATCH: "connection lost",
+};
+
+function describeWait({ code, delayMs }: SourceWait): string {
+  return `retrying in ${Math.ceil(delayMs / 1000)} s: ${REASONS[code] ?? code}`;
 }
 
 function makeMultiBar(terminal: Terminal): MultiBar {
@@ -84,8 +103,12 @@ function openBars(terminal: Terminal): ProgressView {
           name,
           done: bytes(layer.doneBytes),
           size: bytes(layer.totalBytes),
-          rate: bytes(rate(layer.doneBytes, startedMs)),
-          left: layer.doneBytes === layer.totalBytes ? "done" : remaining(layer, startedMs),
+          rate: bytes(rateOf(layer, startedMs)),
+          left: layer.doneBytes === layer.totalBytes
+            ? "done"
+            : layer.wait
+            ? describeWait(layer.wait)
+            : remaining(layer, startedMs),
         };
         const key = `${layer.role} ${layer.digest}`;
         const bar = bars.get(key) ?? view.create(layer.totalBytes, 0, payload);
@@ -108,8 +131,10 @@ function openPlainLines(terminal: Terminal): ProgressView {
   let last: Progress | undefined;
   const print = (progress: Progress) => {
     const percent = Math.floor(100 * progress.doneBytes / Math.max(1, progress.totalBytes));
-    const speed = `${bytes(rate(progress.doneBytes, startedMs))}/s`;
-    const layers = progress.layers.map((layer) => `${layer.role} ${shortDigest(layer.digest)}`).join(", ");
+    const speed = `${bytes(rateOf(progress, startedMs))}/s`;
+    const layers = progress.layers.map((layer) =>
+      `${layer.role} ${shortDigest(layer.digest)}${layer.wait ? ` ${describeWait(layer.wait)}` : ""}`
+    ).join(", ");
     terminal.writeError(
       `${progress.phase} ${percent}% ${bytes(progress.doneBytes)} of ${
         bytes(progress.totalBytes)
@@ -124,9 +149,9 @@ function openPlainLines(terminal: Terminal): ProgressView {
       last = progress;
       if (performance.now() - lastMs >= PLAIN_INTERVAL_MS) print(progress);
     },
-    // A short transfer gets one line, at its end.
+    // A short transfer gets one line, at its end; one that brought nothing gets none.
     close: () => {
-      if (last && !hasLine) print(last);
+      if (last && !hasLine && last.doneBytes > 0) print(last);
       isClosed = true;
     },
   };

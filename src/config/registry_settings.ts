@@ -1,5 +1,6 @@
 import { isAbsolute } from "node:path";
 import { z } from "zod";
+import { parseDuration } from "../agent/quantity.ts";
 import { ShimError } from "../errors.ts";
 import { dialledHost } from "../registry/endpoint.ts";
 import type { Place } from "../registry/mirror/place.ts";
@@ -20,6 +21,19 @@ const hostName = z.string().refine(
 );
 const pattern = z.string().regex(/^[^/\s]+\/\S+$/, 'must be "HOST/REPOSITORY", with * for any characters');
 
+const LONGEST_DEADLINE_MS = 24 * 86_400_000;
+
+function readDuration(text: string, context: z.RefinementCtx): number {
+  try {
+    const durationMs = parseDuration(text, "it as");
+    if (durationMs > 0 && durationMs <= LONGEST_DEADLINE_MS) return durationMs;
+    context.addIssue("must be more than nothing, and at most 24 days");
+  } catch (error) {
+    context.addIssue(error instanceof Error ? error.message : String(error));
+  }
+  return z.NEVER;
+}
+
 /** `[registry.host."HOST[:PORT]"]`. */
 const hostSchema = z.strictObject({
   /** Plain HTTP. */
@@ -29,6 +43,8 @@ const hostSchema = z.strictObject({
   client_key: absolutePath.optional(),
   allow_private_redirects: z.boolean().default(false),
   mirrors: z.array(z.string()).default([]),
+  /** Whether a wrong Docker-Content-Digest ends the pull, or is told and ignored. */
+  digest_header: z.enum(["strict", "warn"]).default("strict"),
   ...credentialFields,
 });
 
@@ -39,6 +55,12 @@ export const registrySchema = z.strictObject({
   /** Folders of `HOST/hosts.toml`, the first that knows a host counts. */
   hosts_directories: z.array(absolutePath).optional(),
   host: z.record(hostName, hostSchema).default({}),
+  /** Longest time of one pull. */
+  deadline: z.string().transform((text, context) => readDuration(text, context)).optional(),
+  /** Layers that are fetched at once, of all images together. */
+  parallel_layers: z.int().min(1).max(64).optional(),
+  /** Connections that one large layer may be fetched over. */
+  connections_per_layer: z.int().min(1).max(32).optional(),
 }).prefault({});
 
 /** `[policy]`. */
@@ -76,6 +98,16 @@ export function registrySettingsOf(
         .map(([name]) => dialledHost(name)),
       proxies: proxiesOf(environment.variables),
     },
+    limits: {
+      ...(file.registry.deadline === undefined ? {} : { deadlineMs: file.registry.deadline }),
+      ...(file.registry.parallel_layers === undefined
+        ? {}
+        : { transfersAtOnce: file.registry.parallel_layers }),
+      ...(file.registry.connections_per_layer === undefined
+        ? {}
+        : { connectionsPerBlob: file.registry.connections_per_layer }),
+    },
+    ignoredDigestHeaders: hosts.filter(([, host]) => host.digest_header === "warn").map(([name]) => name),
     authorization: authorizationSettingsOf(hosts, environment),
     findPlaces: async (host) => {
       const found = await findInDirectories(host);

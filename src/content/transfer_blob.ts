@@ -68,7 +68,7 @@ export async function transferBlob(
   try {
     const sizeBytes = descriptor.sizeBytes - await resumableBytes(paths, descriptor, fileSystem);
     await requireFreeSpace(ingestDirectory, { sizeBytes, action: `ingest blob "${digest}"`, fileSystem });
-    let actual = await fill();
+    let actual = await fill().catch(ifChanged);
     if (actual !== digest) {
       await removePartial(paths, fileSystem);
       actual = await fill();
@@ -85,6 +85,11 @@ export async function transferBlob(
     throw error;
   }
   return { receivedBytes, directorySync: await syncDirectory(dirname(blobPath), fileSystem) };
+}
+
+/** A source that says itself that it went on with something else gives wrong bytes, too. */
+function ifChanged(error: unknown): undefined {
+  if (toShimError(error).details["isChanged"] !== true) throw error;
 }
 
 async function fillFile(

@@ -77,7 +77,7 @@ function getDocument(
     const response = await repository.fetch(request);
     try {
       if (response.status !== 200) throw await responseError(response, action);
-      const received = await readDocument(response, action);
+      const received = await readDocument(response, { repository, action });
       verify(received);
       return received;
     } finally {
@@ -88,12 +88,15 @@ function getDocument(
   return withAttempts(attempts, () => withNextPlace(repository, request, read));
 }
 
-async function readDocument(response: RegistryResponse, action: string): Promise<ReceivedDocument> {
+async function readDocument(
+  response: RegistryResponse,
+  { repository, action }: { readonly repository: Repository; readonly action: string },
+): Promise<ReceivedDocument> {
   const mediaType = requireDocumentType(response, action);
   if ((contentLength(response, action) ?? 0) > MAX_DOCUMENT_BYTES) throw tooLarge(action);
   const bytes = await readUncoded(response, { maxBytes: MAX_DOCUMENT_BYTES, action });
   if (bytes === undefined) throw tooLarge(action);
-  requireStatedDigest(response, { bytes, action });
+  requireStatedDigest(response, { bytes, action, repository });
   return { mediaType, bytes };
 }
 
@@ -110,13 +113,24 @@ function requireDocumentType(response: RegistryResponse, action: string): string
   );
 }
 
-/** The header is a hint that may only agree: the digest is what the bytes hash to. */
+/** The header is a hint that may only agree: the digest is what the bytes hash to, also where it may be wrong. */
 function requireStatedDigest(
   response: RegistryResponse,
-  { bytes, action }: { readonly bytes: Uint8Array; readonly action: string },
+  { bytes, action, repository }: {
+    readonly bytes: Uint8Array;
+    readonly action: string;
+    readonly repository: Repository;
+  },
 ): void {
-  const stated = statedDigest(response, action);
-  if (stated !== undefined) verifyBytes({ digest: stated, sizeBytes: bytes.length }, bytes);
+  try {
+    const stated = statedDigest(response, action);
+    if (stated !== undefined) verifyBytes({ digest: stated, sizeBytes: bytes.length }, bytes);
+  } catch (error) {
+    if (!repository.ignoresDigestHeader) throw error;
+    repository.shared.warnings.tellOnce(
+      `the Docker-Content-Digest of "${repository.endpoint.name}" is wrong, and is ignored as configured`,
+    );
+  }
 }
 
 /** @throws {ShimError} REGISTRY_PROTOCOL when the header is there and no digest */

@@ -28,6 +28,8 @@ export type RegistryLimits = {
   readonly connectionsPerBlob: number;
   /** For the blobs of one registry together, unless there are more blobs. */
   readonly connectionsPerHost: number;
+  /** All that one pull asks of registries together. At most 24 days. */
+  readonly deadlineMs: number;
   /** Blobs that this process fetches at once. At least 1. */
   readonly transfersAtOnce: number;
 };
@@ -48,6 +50,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   readAheadBytes: 32 * 1024 * 1024,
   connectionsPerBlob: 12,
   connectionsPerHost: 16,
+  deadlineMs: 6 * 3_600_000,
   transfersAtOnce: 8,
 };
 

@@ -27,6 +27,8 @@ export type RegistrySettings = {
   readonly authorization?: Omit<AuthorizationSettings, "limits" | "insecureHosts">;
   /** Something the user should know, but that stops nothing: what registries warn of, once each, is among it. */
   readonly onWarning?: (message: string) => void;
+  /** `HOST[:PORT]` of registries whose Docker-Content-Digest may be wrong: told, and otherwise ignored. */
+  readonly ignoredDigestHeaders?: readonly string[];
   /** Default: no registry has mirrors. */
   readonly findPlaces?: FindPlaces;
   /** Default: every repository may be used. */
@@ -61,18 +63,25 @@ export class Registries {
     this.#limits = { ...DEFAULT_LIMITS, ...settings.limits };
     this.#transport = new Transport(this.#limits, settings.network);
     const { authorization, insecureHosts = [], onWarning } = settings;
+    const warnings = new WarningLog(onWarning);
     this.#shared = {
+      warnings,
       queue: new TransferQueue(this.#limits.transfersAtOnce),
       readAhead: new ReadAhead(this.#limits),
       unsteadyOrigins: new UnsteadyOrigins(),
     };
-    this.#paced = new PacedTransport(this.#transport, new WarningLog(onWarning));
+    this.#paced = new PacedTransport(this.#transport, warnings);
     this.#authorization = new Authorization(this.#paced, {
       ...authorization,
       credentials: { ...(onWarning ? { onWarning } : {}), ...authorization?.credentials },
       insecureHosts,
       limits: this.#limits,
     });
+  }
+
+  /** How long one operation may take in all, milliseconds. */
+  get deadlineMs(): number {
+    return this.#limits.deadlineMs;
   }
 
   /**
@@ -92,6 +101,7 @@ export class Registries {
       endpoint,
       limits: this.#limits,
       shared: this.#shared,
+      ignoresDigestHeader: this.#settings.ignoredDigestHeaders?.includes(host) ?? false,
       fetch: async (request) => {
         const { mirrors, server = last } = await findPlaces();
         return await fetchFromPlaces({ host, repository, mirrors, last: server, memory, send }, request);

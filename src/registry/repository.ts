@@ -1,5 +1,6 @@
 import type { Endpoint } from "./endpoint.ts";
 import type { RegistryLimits } from "./limits.ts";
+import type { WarningLog } from "./pacing/warning_log.ts";
 import type { ReadAhead } from "./transfer/read_ahead.ts";
 import type { UnsteadyOrigins } from "./transfer/same_entity.ts";
 import type { TransferQueue } from "./transfer/transfer_queue.ts";
@@ -17,6 +18,7 @@ export type SharedTransfers = {
   readonly queue: TransferQueue;
   readonly readAhead: ReadAhead;
   readonly unsteadyOrigins: UnsteadyOrigins;
+  readonly warnings: WarningLog;
 };
 
 /** A request to the registry itself, by its user. */
@@ -30,6 +32,8 @@ export type Repository = {
   readonly endpoint: Endpoint;
   readonly limits: RegistryLimits;
   readonly shared: SharedTransfers;
+  /** Whether a wrong Docker-Content-Digest is worth a warning only. What bytes hash to counts in any case. */
+  readonly ignoresDigestHeader: boolean;
   /** Reads from any place that may answer for this repository, mirrors first; follows redirects. */
   readonly fetch: (request: ReadRequest) => Promise<RegistryResponse>;
   /** Like `fetch`, but of what only the registry itself knows: which tags there are, and what refers to an image. */

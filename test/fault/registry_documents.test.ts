@@ -3,7 +3,9 @@ import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { parseImageManifest } from "../../src/image/image_manifest.ts";
 import { DOCUMENT_TYPES, OCI_INDEX, OCI_MANIFEST } from "../../src/image/media_type.ts";
-import { chunk, cutAfter, head, respond, respondChunked } from "../support/fault_server.ts";
+import { Registries } from "../../src/registry/registries.ts";
+import { RegistryClient } from "../../src/registry/registry_client.ts";
+import { chunk, cutAfter, head, respond, respondChunked, startFaultServer } from "../support/fault_server.ts";
 import { blobOf, randomManifest } from "../support/blobs.ts";
 import { failureOf } from "../support/failures.ts";
 import { withRegistry } from "../support/registry_client_kit.ts";
@@ -134,6 +136,28 @@ describe("RegistryClient.resolve", () => {
           expect(server.requests).toHaveLength(1);
         },
       );
+    },
+  );
+
+  it.each(["sha256:../../x", `sha256:${"0".repeat(64)}`])(
+    "RP06 a wrong Docker-Content-Digest is told and ignored where the user says so; the digest is computed: %s",
+    async (stated) => {
+      const { bytes, descriptor } = randomManifest();
+      const headers = { ...manifestHeaders, "Docker-Content-Digest": stated };
+      await using server = await startFaultServer(() => respond(200, { headers, body: bytes }));
+      const told: string[] = [];
+      await using registries = new Registries({
+        ignoredDigestHeaders: [server.host],
+        onWarning: (message) => told.push(message),
+      });
+      const client = new RegistryClient({ host: server.host, repository: "os/demo", registries });
+      for (let i = 0; i < 2; i += 1) expect((await client.resolve("latest")).descriptor).toEqual(descriptor);
+      expect(told).toEqual([
+        `the Docker-Content-Digest of "${server.host}/os/demo" is wrong, and is ignored as configured`,
+      ]);
+      // What was asked for by its digest is still that, or nothing.
+      const other = randomManifest().descriptor;
+      expect((await failureOf(client.resolve(other.digest))).code).toBe("CONTENT_DIGEST_MISMATCH");
     },
   );
 

@@ -21,10 +21,13 @@ export class WarningLog {
     for (const value of values) {
       const words = GRAMMAR.exec(value.trim())?.[1]?.replace(/\\(.)/g, "$1");
       if (words === undefined || words === "") continue;
-      const message = `registry "${host}" warns: ${printable(words, MAX_BYTES)}`;
-      if (this.#told.has(message) || this.#told.size >= MAX_WARNINGS) continue;
-      this.#told.add(message);
-      this.#tell(message);
+      this.tellOnce(`registry "${host}" warns: ${printable(words, MAX_BYTES)}`);
     }
+  }
+
+  tellOnce(message: string): void {
+    if (this.#told.has(message) || this.#told.size >= MAX_WARNINGS) return;
+    this.#told.add(message);
+    this.#tell(message);
   }
 }

@@ -65,7 +65,26 @@ describe("openProgressView without a terminal", () => {
     const other = open(terminal);
     other.listen(pulling(0, 0));
     other.close();
-    expect(terminal.written.error).toBe(`pulling 0% 0 B of 0 B, 0 B/s, -- left (kernel ${SHORT})\n`);
+    expect(terminal.written.error).toBe("");
+  });
+
+  it("tells what is waited for, and never ends at nothing", () => {
+    const terminal = fakeTerminal();
+    const view = open(terminal);
+    vi.advanceTimersByTime(5000);
+    const wait = { code: "REGISTRY_RATE_LIMITED", delayMs: 6100 } as const;
+    const [layer] = pulling(TOTAL / 2).layers;
+    if (!layer) throw new Error("there is a layer");
+    view.listen({ ...pulling(TOTAL / 2), bytesPerSecond: 2 ** 20, layers: [{ ...layer, wait }] });
+    view.close();
+    expect(terminal.written.error).toBe(
+      `pulling 50% 50 MiB of 100 MiB, 1 MiB/s, 50 s left (kernel ${SHORT} retrying in 7 s: rate limited)\n`,
+    );
+    const failing = fakeTerminal();
+    const other = open(failing);
+    other.listen(pulling(0));
+    other.close();
+    expect(failing.written.error).toBe("");
   });
 
   it("writes nothing after it was closed, and closes once", () => {

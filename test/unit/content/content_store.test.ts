@@ -199,7 +199,7 @@ describe("ContentStore.ingest", () => {
     ]);
   });
 
-  it("stores a sha512 blob under blobs/sha512", async () => {
+  it("HM06 stores a sha512 blob under blobs/sha512", async () => {
     const blob = blobOf(randomBlob(5000).bytes, { algorithm: "sha512" });
     const store = await storeWith(blob);
     expect(store.blobPath(blob.descriptor.digest)).toBe(
