@@ -27,6 +27,7 @@ export default defineConfig({
       real("integration"),
       real("fault"),
       real("fuzz"),
+      real("chaos"),
     ],
   },
 });

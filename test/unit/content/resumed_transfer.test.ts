@@ -185,6 +185,59 @@ describe("an interrupted transfer", () => {
   });
 });
 
+describe("a disk that does not give back what was written", () => {
+  it("DC13 EIO while a partial is read again: IO_ERROR, it goes, and the next call fetches all", async () => {
+    await interrupted();
+    const failing: FileSystem = {
+      ...nodeFileSystem,
+      open: async (...args) => {
+        const file = await nodeFileSystem.open(...args);
+        const read = () => Promise.reject(Object.assign(new Error("EIO"), { code: "EIO" }));
+        return args[0].endsWith(".partial") ? { ...file, read } : file;
+      },
+    };
+    const store = await open(failing);
+    const content = contentOf(blob.bytes);
+    expect(await codeOf(store.ingest(blob.descriptor, content))).toBe("IO_ERROR");
+    expect([content.openedAt, layoutProblems(root())]).toEqual([[], []]);
+    await (await open()).ingest(blob.descriptor, content);
+    expect(content.openedAt).toEqual([0]);
+    await expectStored(store);
+  });
+
+  it("DC16 too many open files at any opening: BUSY, no descriptor stays open, and it works again at once", async () => {
+    const store = await open();
+    const openFiles = async () => (await readdir("/proc/self/fd")).length;
+    const before = await openFiles();
+    let opened = 0;
+    for (let at = 0;; at++) {
+      opened = 0;
+      let path = "";
+      const few: FileSystem = {
+        ...nodeFileSystem,
+        open: (...args) => {
+          if (opened++ !== at) return nodeFileSystem.open(...args);
+          path = args[0];
+          return Promise.reject(Object.assign(new Error("EMFILE"), { code: "EMFILE" }));
+        },
+      };
+      const limited = await open(few).catch((error: unknown) => error);
+      const ingest = limited instanceof ContentStore
+        ? limited.ingest(blob.descriptor, contentOf(blob.bytes)).then(() => undefined)
+        : Promise.reject(limited);
+      const error = await ingest.catch((reason: unknown) => reason);
+      expect(await openFiles()).toBeLessThanOrEqual(before);
+      if (opened <= at) break;
+      // That a stored blob was hashed is only noted where that can be done: else it is hashed once more.
+      if (error === undefined) expect(path).toMatch(/\/(?:verdicts|images\/blobs)\//);
+      else expect([path, error]).toEqual([path, expect.objectContaining({ code: "BUSY" })]);
+      await store.ingest(blob.descriptor, contentOf(blob.bytes));
+      await unlink(store.blobPath(blob.descriptor.digest));
+    }
+    expect(opened).toBeGreaterThan(5);
+  });
+});
+
 describe("a partial file that is not what it should be", () => {
   const flip = async (path: string) => {
     const bytes = await readFile(path);
