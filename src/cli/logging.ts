@@ -1,11 +1,4 @@
-import {
-  configure,
-  getJsonLinesFormatter,
-  getLogger,
-  type LogLevel,
-  type LogRecord,
-  type TextFormatter,
-} from "@logtape/logtape";
+import { configure, getJsonLinesFormatter, getLogger, type LogLevel, type LogRecord } from "@logtape/logtape";
 import { printable } from "./printable.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -22,7 +15,7 @@ export type LogSettings = { readonly level: LogLevel; readonly format: "text" | 
 
 /** Logs go to stderr, one record a line, as text for people or JSON lines for machines. */
 export async function configureLogging(terminal: Terminal, settings: LogSettings): Promise<void> {
-  const format: TextFormatter = settings.format === "json" ? getJsonLinesFormatter() : formatText;
+  const format = settings.format === "json" ? formatJson : formatText;
   await configure({
     reset: true,
     sinks: { stderr: (record) => terminal.writeError(format(record)) },
@@ -31,6 +24,13 @@ export async function configureLogging(terminal: Terminal, settings: LogSettings
       { category: ["logtape", "meta"], lowestLevel: "error", sinks: ["stderr"] },
     ],
   });
+}
+
+const jsonLine = getJsonLinesFormatter();
+
+/** Without its line break the record is one line of JSON. */
+function formatJson(record: LogRecord): string {
+  return `${printable(jsonLine(record).trimEnd())}\n`;
 }
 
 function formatText(record: LogRecord): string {

@@ -9,7 +9,7 @@ export function formatError(thrown: unknown, style: ErrorStyle): string {
   const trace = style.isDebug ? formatTrace(error) : "";
   if (style.format === "json") {
     const { code, message, retryable, details } = error;
-    return trace + JSON.stringify({ error: { code, message, retryable, details } }) + "\n";
+    return trace + printable(JSON.stringify({ error: { code, message, retryable, details } })) + "\n";
   }
   const remedy = error.details.remedy ? ` (${error.details.remedy})` : "";
   return `${trace}bootshim: ${error.code}: ${printable(error.message + remedy)}\n`;

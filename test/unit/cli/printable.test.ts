@@ -15,6 +15,13 @@ describe("printable", () => {
     expect(printable(text)).toBe(expected);
   });
 
+  it("leaves the value of JSON as it is", () => {
+    fc.assert(fc.property(fc.jsonValue({ stringUnit: "binary" }), (value) => {
+      const json = JSON.stringify(value);
+      expect(JSON.parse(printable(json))).toEqual(JSON.parse(json));
+    }));
+  });
+
   it("leaves one line without control characters of any text, and does nothing twice", () => {
     fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => {
       const shown = printable(text);

@@ -26,7 +26,14 @@ describe("formatError", () => {
     });
   });
 
-  it("keeps a hostile message on its line", () => {
+  it("HI09 keeps what JSON would leave bare from the terminal: the document says the same", () => {
+    const message = "Cannot fetch: \x9b2J\u202e\u2028\x85";
+    const text = formatError(new ShimError("REGISTRY_DENIED", message), JSON_STYLE);
+    expect(text).toContain("\\u009b2J\\u202e\\u2028\\u0085");
+    expect(JSON.parse(text).error.message).toBe(message);
+  });
+
+  it("HI09 keeps a hostile message on its line", () => {
     const error = new ShimError(
       "REGISTRY_DENIED",
       "Cannot fetch: the registry says \x1b[2J\nbootshim: all is well",
