@@ -30,7 +30,7 @@ export type Invocation = {
   /** Writes the result to stdout: the value as one JSON document, or its text. */
   readonly print: <T>(value: T, formatText: (value: T) => string) => void;
   /** Shows progress on stderr until closed. */
-  readonly openProgress: () => ProgressView;
+  readonly openProgress: () => Promise<ProgressView>;
   /** Runs something that takes time, with progress on stderr. */
   readonly withProgress: <T>(body: (onProgress: ProgressListener) => Promise<T>) => Promise<T>;
 };
@@ -78,7 +78,7 @@ export async function beginInvocation(command: Command, composition: Composition
         hasBars: global.progress,
       }),
     withProgress: async (body) => {
-      const view = invocation.openProgress();
+      const view = await invocation.openProgress();
       try {
         return await body(view.listen);
       } finally {

@@ -1,5 +1,5 @@
 import { Writable } from "node:stream";
-import { MultiBar, type SingleBar } from "cli-progress";
+import type { MultiBar, SingleBar } from "cli-progress";
 import prettyBytes from "pretty-bytes";
 import type { Pace, Progress, ProgressListener } from "../agent/progress.ts";
 import type { ErrorCode } from "../errors.ts";
@@ -25,12 +25,12 @@ export type ProgressView = { readonly listen: ProgressListener; readonly close: 
  * Bars on a terminal, plain lines elsewhere, nothing when quiet. `close` must be called whatever happens; after its first
  * call nothing is written any more.
  */
-export function openProgressView(
+export async function openProgressView(
   terminal: Terminal,
   options: { isQuiet: boolean; hasBars: boolean },
-): ProgressView {
+): Promise<ProgressView> {
   if (options.isQuiet) return { listen: () => {}, close: () => {} };
-  return terminal.isErrorTerminal && options.hasBars ? openBars(terminal) : openPlainLines(terminal);
+  return terminal.isErrorTerminal && options.hasBars ? await openBars(terminal) : openPlainLines(terminal);
 }
 
 function bytes(count: number): string {
@@ -64,14 +64,14 @@ function describeWait({ code, delayMs }: SourceWait): string {
   return `retrying in ${Math.ceil(delayMs / 1000)} s: ${REASONS[code] ?? code}`;
 }
 
-function makeMultiBar(terminal: Terminal): MultiBar {
+function makeMultiBar(Bars: typeof MultiBar, terminal: Terminal): MultiBar {
   const stream = new Writable({
     write: (chunk, _encoding, done) => {
       terminal.writeError(String(chunk));
       done();
     },
   });
-  return new MultiBar({
+  return new Bars({
     stream: Object.assign(stream, { isTTY: true }),
     format: "{name} [{bar}] {percentage}% {done}/{size} {rate}/s {left}",
     // Signals are the program's: it closes the view on every way out.
@@ -87,7 +87,9 @@ function makeMultiBar(terminal: Terminal): MultiBar {
   });
 }
 
-function openBars(terminal: Terminal): ProgressView {
+async function openBars(terminal: Terminal): Promise<ProgressView> {
+  // Some 20 ms of a start, which only those who see bars pay.
+  const { MultiBar: Bars } = await import("cli-progress");
   const startedMs = performance.now();
   const bars = new Map<string, SingleBar>();
   // Made with the first bar: where nothing is transferred the terminal is left alone.
@@ -97,7 +99,7 @@ function openBars(terminal: Terminal): ProgressView {
     listen: (progress) => {
       if (isClosed) return;
       for (const layer of progress.layers) {
-        view ??= makeMultiBar(terminal);
+        view ??= makeMultiBar(Bars, terminal);
         const name = layer.role.padEnd(9);
         const payload = {
           name,

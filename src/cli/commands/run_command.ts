@@ -55,7 +55,7 @@ export function registerRun(program: Command, composition: Composition): void {
       stdin: terminal.isInputTerminal ? "inherit" as const : "ignore" as const,
     };
     // The bars must be gone before the guest takes the terminal.
-    const view = invocation.openProgress();
+    const view = await invocation.openProgress();
     const decoder = new TextDecoder();
     try {
       await run(context, wish, {

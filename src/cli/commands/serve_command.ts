@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import type { Command } from "commander";
 import { z } from "zod";
 import { checkCallerReference } from "../../api/caller_reference.ts";
-import { serve, type ServeSettings } from "../../api/serve.ts";
+import type { ServeSettings } from "../../api/serve.ts";
 import type { Environment } from "../../config/settings.ts";
 import { ShimError } from "../../errors.ts";
 import { groupIdOf } from "../../host/accounts.ts";
@@ -56,6 +56,8 @@ export function registerServe(program: Command, composition: Composition): void 
       version: VERSION,
       checkReference: (reference) => checkCallerReference(reference, settings.api.namedRegistries),
     };
+    // No other command pays for the server's start.
+    const { serve } = await import("../../api/serve.ts");
     await serve(context, serveSettings, {
       signal,
       onReady: () => {

@@ -1,7 +1,7 @@
 import { lookup as lookupInSystem } from "node:dns/promises";
 import type { LookupFunction, Socket } from "node:net";
 import type { SecureContext } from "node:tls";
-import { Agent, buildConnector, type Dispatcher, Pool, ProxyAgent } from "undici";
+import type { Dispatcher } from "undici";
 import type { RegistryLimits } from "../limits.ts";
 import { type AddressClass, addressClassOf } from "./address_class.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_choice.ts";
@@ -30,6 +30,8 @@ export type NetworkSettings = {
   /** Default: the networks that IANA has set apart. */
   readonly addressClassOf?: (address: string) => AddressClass;
 };
+
+type Dialling = { readonly secureContext: SecureContext; readonly undici: typeof import("undici") };
 
 /**
  * Connections, kept alive between requests. Those made on a registry's word are apart from those made on the user's:
@@ -83,8 +85,10 @@ export class Connections {
     ].join(" ");
     const made = this.#dispatchers.get(key);
     if (made !== undefined) return made;
+    // Loaded for the first request only: it costs some 80 ms, a third of a command that needs no registry.
+    const undici = await import("undici");
     const secureContext = await this.#contextOf(files === undefined ? "" : url.host, files);
-    const options = { reach, secureContext };
+    const options = { reach, secureContext, undici };
     const dispatcher = this.#dispatchers.get(key) ??
       (proxy === undefined ? this.#direct(options) : await this.#through(proxy, options));
     this.#dispatchers.set(key, dispatcher);
@@ -133,14 +137,14 @@ export class Connections {
     } as const;
   }
 
-  #direct({ reach, secureContext }: { reach: Reach; secureContext: SecureContext }): Dispatcher {
-    const connect = buildConnector({
+  #direct({ reach, secureContext, undici }: Dialling & { reach: Reach }): Dispatcher {
+    const connect = undici.buildConnector({
       timeout: this.#limits.connectTimeoutMs,
       allowH2: false,
       secureContext,
       lookup: this.#judgedLookup(reach),
     });
-    return new Agent({
+    return new undici.Agent({
       ...this.#common(),
       connect: (options, callback) =>
         connect(options, (...[error, socket]) => {
@@ -158,16 +162,13 @@ export class Connections {
   }
 
   /** The proxy's own address is the user's word; what lies behind it is out of our sight. */
-  async #through(
-    proxy: URL,
-    { secureContext }: { secureContext: SecureContext },
-  ): Promise<Dispatcher> {
+  async #through(proxy: URL, { secureContext, undici }: Dialling): Promise<Dispatcher> {
     const uri = new URL(proxy);
     const { username, password } = uri;
     uri.username = "";
     uri.password = "";
     const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
-    return new ProxyAgent({
+    return new undici.ProxyAgent({
       ...this.#common(),
       uri: uri.href,
       ...(username === "" ? {} : { token: `Basic ${Buffer.from(credentials).toString("base64")}` }),
@@ -178,7 +179,7 @@ export class Connections {
       },
       requestTls: { secureContext },
       clientFactory: (origin, options) =>
-        new Pool(origin, { ...options, headersTimeout: this.#limits.connectTimeoutMs }),
+        new undici.Pool(origin, { ...options, headersTimeout: this.#limits.connectTimeoutMs }),
     });
   }
 

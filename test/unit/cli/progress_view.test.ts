@@ -26,9 +26,9 @@ describe("openProgressView without a terminal", () => {
   const open = (terminal: FakeTerminal, hasBars = true) =>
     openProgressView(terminal, { isQuiet: false, hasBars });
 
-  it("prints at most one plain line in 5 s, however often it is told", () => {
+  it("prints at most one plain line in 5 s, however often it is told", async () => {
     const terminal = fakeTerminal();
-    const view = open(terminal);
+    const view = await open(terminal);
     // A minute, told ten times a second.
     for (let tick = 1; tick <= 600; tick++) {
       vi.advanceTimersByTime(100);
@@ -42,9 +42,9 @@ describe("openProgressView without a terminal", () => {
     expect(terminal.written.error).not.toMatch(/(?!\n)\p{Cc}/u);
   });
 
-  it("prints one line for a short transfer, at its end", () => {
+  it("prints one line for a short transfer, at its end", async () => {
     const terminal = fakeTerminal();
-    const view = open(terminal);
+    const view = await open(terminal);
     vi.advanceTimersByTime(1000);
     view.listen(pulling(TOTAL));
     view.listen(PREPARING);
@@ -55,22 +55,22 @@ describe("openProgressView without a terminal", () => {
     );
   });
 
-  it("says nothing where nothing is transferred, and never divides by nothing", () => {
+  it("says nothing where nothing is transferred, and never divides by nothing", async () => {
     const terminal = fakeTerminal();
-    const view = open(terminal);
+    const view = await open(terminal);
     view.listen({ ...PREPARING, phase: "resolving" });
     view.listen(PREPARING);
     view.close();
     expect(terminal.written.error).toBe("");
-    const other = open(terminal);
+    const other = await open(terminal);
     other.listen(pulling(0, 0));
     other.close();
     expect(terminal.written.error).toBe("");
   });
 
-  it("tells what is waited for, and never ends at nothing", () => {
+  it("tells what is waited for, and never ends at nothing", async () => {
     const terminal = fakeTerminal();
-    const view = open(terminal);
+    const view = await open(terminal);
     vi.advanceTimersByTime(5000);
     const wait = { code: "REGISTRY_RATE_LIMITED", delayMs: 6100 } as const;
     const [layer] = pulling(TOTAL / 2).layers;
@@ -81,15 +81,15 @@ describe("openProgressView without a terminal", () => {
       `pulling 50% 50 MiB of 100 MiB, 1 MiB/s, 50 s left (kernel ${SHORT} retrying in 7 s: rate limited)\n`,
     );
     const failing = fakeTerminal();
-    const other = open(failing);
+    const other = await open(failing);
     other.listen(pulling(0));
     other.close();
     expect(failing.written.error).toBe("");
   });
 
-  it("writes nothing after it was closed, and closes once", () => {
+  it("writes nothing after it was closed, and closes once", async () => {
     const terminal = fakeTerminal();
-    const view = open(terminal);
+    const view = await open(terminal);
     view.listen(pulling(1));
     view.close();
     const { error } = terminal.written;
@@ -100,9 +100,9 @@ describe("openProgressView without a terminal", () => {
     expect(terminal.written.error).toBe(error);
   });
 
-  it("prints plain lines on a terminal, too, when bars are not wanted", () => {
+  it("prints plain lines on a terminal, too, when bars are not wanted", async () => {
     const terminal = fakeTerminal({ isErrorTerminal: true });
-    const view = open(terminal, false);
+    const view = await open(terminal, false);
     vi.advanceTimersByTime(5000);
     view.listen(pulling(TOTAL / 2));
     expect(terminal.written.error).toMatch(/^pulling 50% \P{Cc}*\n$/u);
@@ -113,13 +113,13 @@ describe("openProgressView without a terminal", () => {
 describe("openProgressView on a terminal", () => {
   const CURSOR_BACK = "\x1b[?25h";
   const WRAP_BACK = "\x1b[?7h";
-  const open = () => {
+  const open = async () => {
     const terminal = fakeTerminal({ isErrorTerminal: true });
-    return { terminal, view: openProgressView(terminal, { isQuiet: false, hasBars: true }) };
+    return { terminal, view: await openProgressView(terminal, { isQuiet: false, hasBars: true }) };
   };
 
-  it("draws a bar for each layer and gives the terminal back", () => {
-    const { terminal, view } = open();
+  it("draws a bar for each layer and gives the terminal back", async () => {
+    const { terminal, view } = await open();
     view.listen(pulling(0));
     vi.advanceTimersByTime(1000);
     view.listen(pulling(TOTAL / 2));
@@ -138,8 +138,8 @@ describe("openProgressView on a terminal", () => {
     expect(terminal.written.error).not.toMatch(/\p{Cc}\[[0-9;]*m/u);
   });
 
-  it("writes nothing after it was closed: the terminal may be the guest's by then", () => {
-    const { terminal, view } = open();
+  it("writes nothing after it was closed: the terminal may be the guest's by then", async () => {
+    const { terminal, view } = await open();
     view.listen(pulling(TOTAL));
     view.close();
     const { error } = terminal.written;
@@ -149,8 +149,8 @@ describe("openProgressView on a terminal", () => {
     expect(terminal.written.error).toBe(error);
   });
 
-  it("leaves the terminal alone where nothing is transferred", () => {
-    const { terminal, view } = open();
+  it("leaves the terminal alone where nothing is transferred", async () => {
+    const { terminal, view } = await open();
     view.listen({ ...PREPARING, phase: "resolving" });
     view.listen(PREPARING);
     view.close();
@@ -159,9 +159,9 @@ describe("openProgressView on a terminal", () => {
 });
 
 describe("openProgressView when quiet", () => {
-  it.each([true, false])("says nothing at all, terminal or not: %s", (isErrorTerminal) => {
+  it.each([true, false])("says nothing at all, terminal or not: %s", async (isErrorTerminal) => {
     const terminal = fakeTerminal({ isErrorTerminal });
-    const view = openProgressView(terminal, { isQuiet: true, hasBars: true });
+    const view = await openProgressView(terminal, { isQuiet: true, hasBars: true });
     vi.advanceTimersByTime(60_000);
     view.listen(pulling(TOTAL));
     view.close();
