@@ -1,16 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { ShimError } from "../errors.ts";
-import { registerCacheCommands } from "./commands/cache_commands.ts";
-import { registerDefinitionCommands } from "./commands/definition_commands.ts";
-import { registerDoctor } from "./commands/doctor_command.ts";
-import { registerImageCommands } from "./commands/image_commands.ts";
-import { registerInspect } from "./commands/inspect_command.ts";
-import { registerMachineCommands } from "./commands/machine_commands.ts";
-import { registerPrepare } from "./commands/prepare_command.ts";
-import { registerRegistryCommands } from "./commands/registry_commands.ts";
-import { registerRun } from "./commands/run_command.ts";
-import { registerServe } from "./commands/serve_command.ts";
-import { registerTransferCommands } from "./commands/transfer_commands.ts";
+import { loadCommands } from "./command_groups.ts";
 import { addExamples } from "./examples.ts";
 import { addGlobalOptions, globalOptions } from "./global_options.ts";
 import { type Composition, readOptions } from "./invocation.ts";
@@ -26,7 +16,7 @@ import { VERSION } from "./version.ts";
  */
 export async function runProgram(argv: readonly string[], composition: Composition): Promise<number> {
   const { terminal } = composition;
-  const program = makeProgram(composition);
+  const program = await makeProgram(argv, composition);
   try {
     await program.parseAsync([...argv], { from: "user" });
     return 0;
@@ -41,7 +31,7 @@ export async function runProgram(argv: readonly string[], composition: Compositi
   }
 }
 
-function makeProgram(composition: Composition): Command {
+async function makeProgram(argv: readonly string[], composition: Composition): Promise<Command> {
   const { terminal } = composition;
   const program = new Command("bootshim")
     .description("Turns an operating-system image in an OCI registry into something a hypervisor can boot.")
@@ -57,17 +47,7 @@ function makeProgram(composition: Composition): Command {
       getOutHasColors: () => false,
     });
   addGlobalOptions(program, { isProgram: true });
-  registerPrepare(program, composition);
-  registerRun(program, composition);
-  registerInspect(program, composition);
-  registerImageCommands(program, composition);
-  registerCacheCommands(program, composition);
-  registerTransferCommands(program, composition);
-  registerRegistryCommands(program, composition);
-  registerDefinitionCommands(program, composition);
-  registerMachineCommands(program, composition);
-  registerDoctor(program, composition);
-  registerServe(program, composition);
+  for (const register of await loadCommands(argv)) register(program, composition);
   registerVersion(program, composition);
   registerHelp(program);
   for (const command of program.commands) addGlobalOptions(command, { isProgram: false });
