@@ -36,7 +36,7 @@ async function snapshot(directory: string): Promise<Record<string, string>> {
 async function expectFailure(
   code: keyof typeof CODES,
   argv: readonly string[],
-  options: { worksAfterwards?: boolean } = {},
+  options: { worksAfterwards?: boolean; keepsPartials?: boolean } = {},
 ): Promise<void> {
   const before = await snapshot(root);
   const ended = await bootshim(["prepare", ...argv, "-o", "json"], { root });
@@ -44,7 +44,10 @@ async function expectFailure(
     error: { code, retryable: CODES[code].retryable, message: expect.stringMatching(/^Cannot /) },
   });
   expect(ended).toMatchObject({ exitCode: CODES[code].exit, stdout: "" });
-  expect(await snapshot(root)).toEqual(before);
+  const after = Object.entries(await snapshot(root)).filter(([path]) =>
+    !(options.keepsPartials && path.startsWith("/ingest/"))
+  );
+  expect(Object.fromEntries(after)).toEqual(before);
   proxy.tamper(() => "none");
   if (options.worksAfterwards ?? true) {
     expect((await bootshim(["prepare", ...argv, "-o", "json"], { root })).exitCode).toBe(0);
@@ -101,7 +104,8 @@ describe("a layer", () => {
 
   it("whose body always ends early: CONTENT_SIZE_MISMATCH", async () => {
     proxy.tamper((path) => path.endsWith(kernelDigest) ? "truncate" : "none");
-    await expectFailure("CONTENT_SIZE_MISMATCH", [`${proxy.host}/os/one:1`]);
+    // More of it may come another time.
+    await expectFailure("CONTENT_SIZE_MISMATCH", [`${proxy.host}/os/one:1`], { keepsPartials: true });
   });
 
   it("that the registry has lost: REGISTRY_NOT_FOUND", async () => {
