@@ -4,6 +4,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { chmod, mkdtemp, open, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 
@@ -84,6 +85,16 @@ async function onlyQemu(uuid: string): Promise<number> {
   const pids = await qemuPids(uuid);
   expect(pids).toHaveLength(1);
   return pids[0] ?? 0;
+}
+
+/** A killed process is there until the kernel has cleared it away. */
+async function ended(pid: number): Promise<void> {
+  for (let tries = 0; tries < 600; tries++) {
+    const state = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined);
+    if (state === undefined || / [ZX] /.test(state)) return;
+    await wait(50);
+  }
+  throw new Error(`process ${pid} did not end`);
 }
 
 async function reopen(): Promise<void> {
@@ -369,6 +380,7 @@ describe("what outlives the daemon", () => {
     const pid = await onlyQemu(machine.uuid);
     await libvirtd.kill("SIGKILL");
     process.kill(pid, "SIGKILL");
+    await ended(pid);
     await libvirtd.start();
     await reopen();
     expect(await libvirt.findDomain(machine.id)).toMatchObject({ state: "shut off", id: null });
