@@ -12,24 +12,27 @@ const PARALLEL_HASHES = 4;
 
 /** What is wrong in the cache, and whether it was put right. */
 export type CacheProblem = {
-  /** `corrupt`: a blob was damaged; `missing`: an image or a machine names a blob that is not there; `name`: index and record of a name disagree. */
+  /** `corrupt`: a blob, or a disk unpacked from one, was damaged; `missing`: an image or a machine names a blob that is not there; `name`: index and record of a name disagree. */
   readonly kind: "corrupt" | "missing" | "name";
   readonly digest: Digest | null;
   readonly reference: string | null;
   readonly why: string;
-  /** Where a damaged blob lies now. */
+  /** Where a damaged blob lies now. A damaged unpacked disk is removed: it can be made again. */
   readonly quarantined: string | null;
   readonly isRepaired: boolean;
 };
 
 export type CheckedCache = {
   readonly checkedBlobs: number;
+  /** Disks unpacked from packed layers. */
+  readonly checkedDisks: number;
+  /** Of both. */
   readonly checkedBytes: number;
   readonly problems: readonly CacheProblem[];
 };
 
 /**
- * Hashes every blob anew, and compares what names say with what is there. A damaged blob is moved away at once, so that
+ * Hashes every blob and every unpacked disk anew, and compares what names say with what is there. A damaged blob is moved away at once, so that
  * nobody uses it; with `isRepair` what images still name of such is fetched again, and names get their records.
  *
  * @throws {ShimError} CACHE_LAYOUT_INVALID; CANCELLED, NO_SPACE, BUSY, IO_ERROR; problems that were found are told, not
@@ -41,8 +44,14 @@ export async function checkCache(
   options: OperationOptions = {},
 ): Promise<CheckedCache> {
   const hashed = await hashAll(context, options);
+  const disks = await hashDisks(context, hashed.checkedBytes, options);
+  const checked = {
+    checkedBlobs: hashed.checkedBlobs,
+    checkedDisks: disks.checkedDisks,
+    checkedBytes: hashed.checkedBytes + disks.checkedBytes,
+  };
   const found = [...hashed.problems, ...await missingRoots(context), ...await nameProblems(context)];
-  if (!isRepair || found.length === 0) return { ...hashed, problems: found };
+  if (!isRepair || found.length === 0) return { ...checked, problems: [...found, ...disks.problems] };
   await context.collector.writeRecords();
   const lost = found.map((problem) => problem.digest).filter((digest) => digest !== null);
   const failures = await repairImages(context, new Set(lost), options);
@@ -59,13 +68,13 @@ export async function checkCache(
       why: failure ? `${problem.why}; fetching it again: ${failure}` : problem.why,
     });
   }
-  return { ...hashed, problems };
+  return { ...checked, problems: [...problems, ...disks.problems] };
 }
 
 async function hashAll(
   context: AgentContext,
   { signal, onProgress }: OperationOptions,
-): Promise<CheckedCache> {
+): Promise<Omit<CheckedCache, "checkedDisks">> {
   const digests = await context.audit.list();
   const problems: CacheProblem[] = [];
   let checkedBlobs = 0;
@@ -89,6 +98,34 @@ async function hashAll(
     else problems.push(corrupt(digest, found));
   });
   return { checkedBlobs, checkedBytes, problems };
+}
+
+/** A wrong one is gone by then. That is all it takes, unless a machine reads it, which gets it back by being prepared. */
+async function hashDisks(
+  context: AgentContext,
+  beforeBytes: number,
+  { signal, onProgress }: OperationOptions,
+): Promise<Omit<CheckedCache, "checkedBlobs">> {
+  const problems: CacheProblem[] = [];
+  let checkedDisks = 0;
+  let checkedBytes = 0;
+  for (const digest of (await context.derived.list()).sort()) {
+    const tell = (bytes: number) => {
+      const doneBytes = beforeBytes + checkedBytes + bytes;
+      onProgress?.({ phase: "checking", doneBytes, totalBytes: doneBytes, layers: [] });
+    };
+    const found = await context.derived.check(digest, { signal, onProgress: tell });
+    if (!found) continue;
+    checkedDisks += 1;
+    if (found.isSound) {
+      checkedBytes += found.sizeBytes;
+      continue;
+    }
+    const reader = (await cacheUsers(context.machines)).find(({ needs }) => needs.includes(digest));
+    const why = reader ? `${found.why}; machine "${reader.id}" reads it: prepare it again` : found.why;
+    problems.push({ kind: "corrupt", digest, reference: null, why, quarantined: null, isRepaired: !reader });
+  }
+  return { checkedDisks, checkedBytes, problems };
 }
 
 function corrupt(digest: Digest, found: AuditedBlob & { readonly state: "quarantined" }): CacheProblem {

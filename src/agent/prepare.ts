@@ -1,5 +1,6 @@
 import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { withUnreadableAudited } from "./audit_unreadable.ts";
 import { withDeadline } from "./deadline.ts";
 import { withSource } from "./open_source.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
@@ -46,10 +47,12 @@ async function prepareLeased(
       return await pullResolved(context, image, timed);
     }));
   options.onProgress?.({ phase: "preparing", doneBytes: 0, totalBytes: 0, layers: [] });
-  const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });
-  const machine = wish.machine &&
-    await prepareMachine(context, { pulled, boot, wish, machine: wish.machine }, options);
-  return { ...describePrepared(pulled, boot), machine };
+  return await withUnreadableAudited(context, pulled, async () => {
+    const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });
+    const machine = wish.machine &&
+      await prepareMachine(context, { pulled, boot, wish, machine: wish.machine }, options);
+    return { ...describePrepared(pulled, boot), machine };
+  });
 }
 
 function describePrepared(

@@ -44,12 +44,18 @@ async function requireBlob(context: AgentContext, id: string, layer: Descriptor)
 
 async function requireUnpacked(context: AgentContext, id: string, layer: Descriptor): Promise<void> {
   if (await context.derived.find(layer)) return;
-  throw damaged(id, { layer, path: context.derived.pathOf(layer.digest), cause: undefined });
+  const remedy = "prepare the machine again: what it reads is unpacked anew, and its own disk stays";
+  throw damaged(id, { layer, path: context.derived.pathOf(layer.digest), remedy });
 }
 
 function damaged(
   id: string,
-  { layer, path, cause }: { layer: Descriptor; path: string; cause: unknown },
+  { layer, path, cause, remedy = "pull the image again; the machine's own disk stays" }: {
+    readonly layer: Descriptor;
+    readonly path: string;
+    readonly cause?: unknown;
+    readonly remedy?: string;
+  },
 ): ShimError {
   const why = cause instanceof Error ? `: ${cause.message}` : ", which is missing or was changed";
   return new ShimError(
@@ -61,7 +67,7 @@ function damaged(
         id,
         path,
         digest: layer.digest,
-        remedy: "pull the image again; the machine's own disk stays",
+        remedy,
       },
     },
   );

@@ -1,23 +1,18 @@
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
 import { ShimError } from "../errors.ts";
 import { currentBootId } from "../host/boot_id.ts";
 import { statusIfThere, syncDirectory } from "../host/durable.ts";
-import { type FileStatus, type FileSystem, nodeFileSystem, type OpenFile } from "../host/file_system.ts";
+import { type FileStatus, type FileSystem, nodeFileSystem } from "../host/file_system.ts";
 import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
 import { blobCorrupt, flawOfOwnBlob, openBlobFile } from "./blob_file.ts";
 import { BlobVerdicts } from "./blob_verdict.ts";
 import { filesByDigest } from "./cache_survey.ts";
+import { hashFile, type HashOptions } from "./hash_file.ts";
 import { blobPathIn, type StorePaths, storePaths } from "./store_layout.ts";
 
-/** One step of hashing keeps the main loop for about a millisecond. */
-const BLOCK_BYTES = 1024 * 1024;
-
-export type AuditOptions = {
-  readonly signal?: AbortSignal | undefined;
-  /** Told how many bytes have been hashed so far. Silent when nothing has to be hashed. */
-  readonly onProgress?: ((doneBytes: number) => void) | undefined;
+export type AuditOptions = HashOptions & {
   /** Hash even what was found to be right in this boot. */
   readonly isAnew?: boolean;
 };
@@ -61,8 +56,8 @@ export class BlobAudit {
   }
 
   /**
-   * Hashes a blob, unless this very file was hashed or brought in since the host booted. A damaged one is moved out
-   * of the way, into `quarantine/`: whoever wants it brings it in again.
+   * Hashes a blob, unless this very file was hashed or brought in since the host booted. A damaged one, or one whose
+   * bytes the device cannot read, is moved out of the way, into `quarantine/`: whoever wants it brings it in again.
    *
    * @param sizeBytes what it must have; undefined when only its name is known
    * @throws {ShimError} CANCELLED; NO_SPACE, BUSY, IO_ERROR: then nothing was found out
@@ -112,6 +107,10 @@ export class BlobAudit {
         algorithm: digestAlgorithm(digest),
         sizeBytes: status.sizeBytes,
         ...options,
+      }).catch((error: unknown) => {
+        // What the device cannot give is lost like what it gives wrong; a device that is gone cannot be renamed on, either.
+        if (errnoOf(error) !== "EIO") throw error;
+        throw blobCorrupt(digest, { path, why: "the device cannot read it (EIO)", cause: error });
       });
       if (actual !== digestEncoded(digest)) {
         throw blobCorrupt(digest, { path, why: "its bytes are not what its name says" });
@@ -139,32 +138,5 @@ export class BlobAudit {
     await syncDirectory(this.#paths.quarantine, this.#fileSystem);
     await syncDirectory(dirname(path), this.#fileSystem);
     return quarantinePath;
-  }
-}
-
-async function hashFile(
-  file: OpenFile,
-  { algorithm, sizeBytes, signal, onProgress }: AuditOptions & {
-    readonly algorithm: string;
-    readonly sizeBytes: number;
-  },
-): Promise<string> {
-  const hash = createHash(algorithm);
-  // One byte more than a small file has shows its end at once.
-  const blockBytes = Math.min(BLOCK_BYTES, sizeBytes + 1);
-  const blocks = [new Uint8Array(blockBytes), new Uint8Array(blockBytes)] as const;
-  let offset = 0;
-  let reading = file.read(blocks[0], 0);
-  for (let turn = 0;; turn = 1 - turn) {
-    const length = await reading;
-    if (signal?.aborted) {
-      throw new ShimError("CANCELLED", "Cannot check all: cancelled", { cause: signal.reason });
-    }
-    if (length === 0) return hash.digest("hex");
-    offset += length;
-    // The next block is read while this one is hashed.
-    reading = file.read(blocks[turn === 0 ? 1 : 0], offset);
-    hash.update((turn === 0 ? blocks[0] : blocks[1]).subarray(0, length));
-    onProgress?.(offset);
   }
 }

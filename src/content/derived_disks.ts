@@ -2,7 +2,7 @@ import { dirname, join, resolve } from "node:path";
 import type { ByteWindow } from "../boot/byte_window.ts";
 import type { DiskPacking } from "../boot/disk_packing.ts";
 import { ShimError } from "../errors.ts";
-import { type Access, setAccess, syncDirectory } from "../host/durable.ts";
+import { type Access, setAccess, statusIfThere, syncDirectory, unlinkIfThere } from "../host/durable.ts";
 import {
   effectiveUserId,
   type FileStatus,
@@ -11,14 +11,16 @@ import {
   type OpenFile,
 } from "../host/file_system.ts";
 import { withLock } from "../host/flock.ts";
-import { withIoErrors } from "../host/io_error.ts";
+import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { ensurePrivateDirectory } from "../host/private_directory.ts";
 import { lockDirectoryOf } from "../host/root_directory.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
 import { openBlobFile } from "./blob_file.ts";
+import { filesByDigest } from "./cache_survey.ts";
 import type { ContentStore } from "./content_store.ts";
 import { type DerivedRecord, readDerivedRecord, writeDerivedRecord } from "./derived_record.ts";
+import { hashFile, type HashOptions } from "./hash_file.ts";
 import { LOCK_TIMEOUT_MS, type StorePaths, storePaths } from "./store_layout.ts";
 import { unpackLayer } from "./unpack_layer.ts";
 import { UNPACK_LIMITS, type UnpackLimits } from "./unpack_limits.ts";
@@ -39,6 +41,11 @@ export type UnpackDiskOptions = {
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
   readonly limits?: Partial<UnpackLimits> | undefined;
 };
+
+/** What became of an unpacked disk that was hashed: a wrong one is gone now. */
+export type CheckedDisk =
+  | { readonly isSound: true; readonly sizeBytes: number }
+  | { readonly isSound: false; readonly why: string };
 
 /** A raw disk that was unpacked from a layer. */
 export type UnpackedDisk = { readonly path: string; readonly sizeBytes: number };
@@ -154,6 +161,66 @@ export class DerivedDisks {
         return { path: paths.disk, sizeBytes: written.sizeBytes };
       });
     });
+  }
+
+  /** The layers that have a disk here, by their records. @throws {ShimError} BUSY, IO_ERROR */
+  async list(): Promise<Digest[]> {
+    const path = join(this.#paths.root, "derived");
+    return await withIoErrors({ action: "list the unpacked disks", path }, async () => {
+      const files = await filesByDigest(path, this.#fileSystem);
+      return [...files].filter(([, paths]) => paths.some((each) => each.endsWith(".json")))
+        .map(([digest]) => digest);
+    });
+  }
+
+  /**
+   * Hashes a layer's disk anew and compares it with what was unpacked. A wrong one, or one that the device cannot read,
+   * is removed: it is made again when it is next asked for.
+   *
+   * @returns undefined when there is none
+   * @throws {ShimError} CANCELLED, LOCK_TIMEOUT, BUSY, IO_ERROR: then nothing was found out
+   */
+  async check(digest: Digest, options: HashOptions = {}): Promise<CheckedDisk | undefined> {
+    const { disk: path, record: recordPath, lock } = this.#pathsOf(digest);
+    const fileSystem = this.#fileSystem;
+    const locking = {
+      mode: "exclusive",
+      timeoutMs: LOCK_TIMEOUT_MS,
+      signal: options.signal,
+      fileSystem,
+    } as const;
+    return await withIoErrors({ action: `check the disk of layer "${digest}"`, path }, async () => {
+      if (!await statusIfThere(recordPath, fileSystem)) return undefined;
+      return await withLock(lock, locking, async () => {
+        const record = await readDerivedRecord(recordPath, { source: digest, fileSystem });
+        if (!record && !await statusIfThere(recordPath, fileSystem)) return undefined; // collected meanwhile
+        const why = record ? await this.#flawOf(digest, record, options) : "its record cannot be used";
+        if (record && why === undefined) return { isSound: true, sizeBytes: record.sizeBytes };
+        // The record first: a disk without one does not count.
+        await unlinkIfThere(recordPath, fileSystem);
+        await unlinkIfThere(path, fileSystem);
+        await syncDirectory(dirname(path), fileSystem);
+        return { isSound: false, why: `the disk unpacked from "${digest}" is damaged: ${why}` };
+      });
+    });
+  }
+
+  async #flawOf(
+    digest: Digest,
+    { sizeBytes, sha256 }: DerivedRecord,
+    options: HashOptions,
+  ): Promise<string | undefined> {
+    try {
+      const hashing = { algorithm: "sha256", sizeBytes, ...options };
+      const actual = await this.#withDisk(digest, sizeBytes, (file) => hashFile(file, hashing));
+      return actual === sha256 ? undefined : "its bytes are not what was unpacked";
+    } catch (error) {
+      if (errnoOf(error) === "EIO") return "the device cannot read it (EIO)";
+      const isLost = error instanceof ShimError &&
+        (error.code === "IMAGE_NOT_FOUND" || error.code === "CONTENT_CORRUPT");
+      if (isLost) return error.message;
+      throw error;
+    }
   }
 
   async #isUsable(digest: Digest, { sizeBytes }: DerivedRecord): Promise<boolean> {

@@ -57,6 +57,26 @@ export function toDescriptor(json: DescriptorJson): Descriptor {
   };
 }
 
+/**
+ * One digest is one sequence of bytes, so it has one size wherever a document names it: of two, one is a lie, and which
+ * one would be believed depended on who reads.
+ *
+ * @throws {ShimError} MANIFEST_INVALID
+ */
+export function requireOneSize(descriptors: readonly DescriptorJson[], what: string): void {
+  const sizes = new Map<string, number>();
+  for (const { digest, size } of descriptors) {
+    const other = sizes.get(digest) ?? size;
+    if (other !== size) {
+      throw new ShimError(
+        "MANIFEST_INVALID",
+        `Cannot read ${what}: it gives "${digest}" two sizes, ${other} and ${size} bytes, must give it one`,
+      );
+    }
+    sizes.set(digest, size);
+  }
+}
+
 /** The other way: what a manifest or an index holds. Key order is fixed, so that equal images have equal digests. */
 export function fromDescriptor(descriptor: Descriptor): Record<string, unknown> {
   const { mediaType, digest, sizeBytes, platform, annotations } = descriptor;

@@ -6,6 +6,7 @@ import {
   type DescriptorJson,
   descriptorJson,
   fromDescriptor,
+  requireOneSize,
   toDescriptor,
 } from "./descriptor.ts";
 import { requireKind, requireSameMediaType } from "./document_kind.ts";
@@ -51,6 +52,7 @@ export function parseImageIndex(bytes: Uint8Array, descriptor: Descriptor): Imag
       `Cannot read ${what}: it has ${json.manifests.length} entries, limit is ${MAX_ENTRIES}`,
     );
   }
+  requireOneSize(json.manifests, what);
   const entries: Descriptor[] = [];
   const unverifiable: DescriptorJson[] = [];
   for (const entry of json.manifests) {

@@ -6,6 +6,7 @@ import {
   type DescriptorJson,
   descriptorJson,
   fromDescriptor,
+  requireOneSize,
   toDescriptor,
 } from "./descriptor.ts";
 import { requireKind, requireSameMediaType } from "./document_kind.ts";
@@ -49,6 +50,7 @@ export function parseImageManifest(bytes: Uint8Array, descriptor: Descriptor): I
       `Cannot read ${what}: it has ${json.layers.length} layers, limit is ${MAX_LAYERS}`,
     );
   }
+  requireOneSize([json.config, ...json.layers], what);
   return { config: toDescriptor(json.config), layers: json.layers, annotations: json.annotations ?? {} };
 }
 

@@ -1,7 +1,7 @@
 /** Who may change a machine, and when: one lock for all verbs, running guests, and what a start looks at first. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, readdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { beforeEach, describe, expect, it } from "vitest";
@@ -113,6 +113,15 @@ describe("before a start", () => {
     ["DC25: the base was cut off", async ({ base }) => {
       await chmod(base, 0o600);
       await truncate(base, 512);
+    }],
+    ["DC25: one bit of the base was changed in place, size, owner and mode as before", async ({ base }) => {
+      const { mode, size, uid } = await stat(base);
+      await chmod(base, 0o600);
+      const bytes = await readFile(base);
+      bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+      await writeFile(base, bytes);
+      await chmod(base, mode & 0o777);
+      expect(await stat(base)).toMatchObject({ mode, size, uid });
     }],
     ["DC25: the base can be written by others", ({ base }) => chmod(base, 0o666)],
     ["DC25: the base is a link", async ({ base }) => {

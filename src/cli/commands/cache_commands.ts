@@ -47,15 +47,15 @@ function registerCheck(program: Command, composition: Composition): void {
   });
 }
 
-function formatChecked({ checkedBlobs, checkedBytes, problems }: CheckedCache): string {
+function formatChecked({ checkedBlobs, checkedDisks, checkedBytes, problems }: CheckedCache): string {
   const lines = problems.map(({ isRepaired, kind, why, quarantined }) =>
     `${isRepaired ? "repaired" : kind}: ${printable(why)}${
       quarantined === null ? "" : `; kept as ${quarantined}`
     }`
   );
-  return [...lines, `checked ${checkedBlobs} blobs, ${size(checkedBytes)}`].map((line) => `${line}\n`).join(
-    "",
-  );
+  const disks = checkedDisks > 0 ? ` and ${checkedDisks} unpacked disks` : "";
+  return [...lines, `checked ${checkedBlobs} blobs${disks}, ${size(checkedBytes)}`].map((line) => `${line}\n`)
+    .join("");
 }
 
 function registerRemove(program: Command, composition: Composition): void {

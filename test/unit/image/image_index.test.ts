@@ -118,6 +118,15 @@ describe("parseImageIndex", () => {
     ],
   ])("refuses %s", (_name, json, why) => refuse(indexDocument(json), why));
 
+  it("HM07 HM08 refuses one digest with two sizes", () => {
+    const digest = randomDigest();
+    const entry = (size: number) => ({ mediaType: OCI_MANIFEST, digest, size });
+    refuse(
+      indexDocument(indexJsonOf([entry(7), entry(7), entry(8)])),
+      `it gives "${digest}" two sizes, 7 and 8 bytes, must give it one`,
+    );
+  });
+
   it("HM04 refuses an entry's broken digest", () => {
     const json = indexJsonOf([entryJsonOf("amd64"), entryJsonOf("amd64", { digest: "sha256:../../x" })]);
     expect(refusalOf(() => read(indexDocument(json))).code).toBe("MANIFEST_INVALID");

@@ -101,6 +101,16 @@ describe("parseImageManifest", () => {
     ],
   ])("refuses %s", (_name, json, why) => refuse(manifestDocument(json), why));
 
+  it("HM07 HM08 refuses one digest with two sizes, among layers or with the configuration", () => {
+    const digest = randomDigest();
+    const layer = (size: number) => ({ mediaType: "a/b", digest, size });
+    const why = (one: number, other: number) =>
+      `it gives "${digest}" two sizes, ${one} and ${other} bytes, must give it one`;
+    refuse(manifestDocument(manifestJsonOf([layer(3), layer(3), layer(0)], { config })), why(3, 0));
+    refuse(manifestDocument(manifestJsonOf([layer(8)], { config: { ...config, digest } })), why(2, 8));
+    expect(read(manifestDocument(manifestJsonOf([layer(3), layer(3)], { config }))).layers).toHaveLength(2);
+  });
+
   it.each([
     ["an index", { schemaVersion: 2, manifests: [] }],
     ["an index that says so", { mediaType: OCI_INDEX, manifests: [descriptorJsonOf()] }],
