@@ -58,6 +58,8 @@ const GROUPS: readonly CommandGroup[] = [
  */
 export async function loadCommands(argv: readonly string[]): Promise<readonly Register[]> {
   const [first = ""] = argv;
+  // The version is the program's own word.
+  if (first === "version" || (first === "--version" && argv.length === 1)) return [];
   const named = GROUPS.filter(({ names }) => names.some((name) => argv.includes(name)));
   const isPlain = named.length > 0 &&
     (first.startsWith("-") || named.some(({ names }) => names.includes(first)));

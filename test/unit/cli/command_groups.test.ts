@@ -39,6 +39,11 @@ describe("loadCommands", () => {
     expect(await commandsFor(["--quiet", "machines"])).toContain("machine");
   });
 
+  it("loads none for the version", async () => {
+    expect(await commandsFor(["version", "-o", "json"])).toEqual([]);
+    expect(await commandsFor(["--version"])).toEqual([]);
+  });
+
   it("loads all for the help, and where there is no such command", async () => {
     const all = await commandsFor([]);
     for (const argv of [["help"], ["help", "run"], ["--help"], ["rnu"], ["imges", "prepare"]]) {
