@@ -6,7 +6,7 @@ import { LibvirtSession, type SessionNotice } from "../libvirt/libvirt_session.t
 import { isMachineId } from "../machine/machine_id.ts";
 import { type AccessRecord, makeApp } from "./app.ts";
 import { EventLog } from "./event_log.ts";
-import { type CallerRules, makeHttpServer } from "./http_server.ts";
+import { type CallerRules, type HttpLimits, makeHttpServer } from "./http_server.ts";
 import { Metrics } from "./metrics.ts";
 import { Operations } from "./operations.ts";
 import type { Service } from "./service.ts";
@@ -18,6 +18,7 @@ export type ServeSettings = {
   readonly callers: CallerRules;
   /** Loopback TCP in addition. */
   readonly listen: { readonly host: string; readonly port: number } | null;
+  readonly http: HttpLimits;
   readonly maxRunning: number;
   readonly maxPending: number;
   /** How often the cache is collected by itself; null: never. */
@@ -71,13 +72,13 @@ export async function serve(
   let removeSocket = async () => {};
   const timers: ReturnType<typeof setInterval>[] = [watchDelay(metrics)];
   try {
-    const { socket } = settings;
-    const local = makeHttpServer(app, settings.callers);
+    const { socket, http: limits } = settings;
+    const local = makeHttpServer(app, { rules: settings.callers, limits });
     servers.push(local);
     if ("fd" in socket) await listen(local, socket);
     else removeSocket = await listenOnSocket(local, socket);
     if (settings.listen) {
-      const tcp = makeHttpServer(app, null);
+      const tcp = makeHttpServer(app, { rules: null, limits });
       servers.push(tcp);
       await listen(tcp, settings.listen).catch((error: unknown) => {
         throw new ShimError(

@@ -22,6 +22,9 @@ function read<T>(text: string, context: z.RefinementCtx, parse: (text: string, w
   }
 }
 
+const duration = z.string().transform((text, context) => read(text, context, parseDuration));
+/** One that must not be zero: nothing would ever be in time. */
+const limitingDuration = duration.refine((spanMs) => spanMs > 0, "must be over 0");
 const size = z.union([
   z.int().min(0),
   z.string().transform((text, context) => read(text, context, parseSize)),
@@ -42,13 +45,17 @@ const fileSchema = z.strictObject({
   cache: z.strictObject({
     max_bytes: size.optional(),
     keep_free_bytes: size.optional(),
-    min_age: z.string().transform((text, context) => read(text, context, parseDuration)).optional(),
+    min_age: duration.optional(),
   }).prefault({}),
   /** The service. */
   api: z.strictObject({
     max_running: z.int().min(1).max(1000).default(32),
     max_pending: z.int().min(1).max(100_000).default(1000),
-    collect_every: z.string().transform((text, context) => read(text, context, parseDuration)).optional(),
+    collect_every: duration.optional(),
+    headers_timeout: limitingDuration.prefault("10s"),
+    request_timeout: limitingDuration.prefault("30s"),
+    idle_timeout: limitingDuration.prefault("60s"),
+    max_connections: z.int().min(1).max(100_000).default(1024),
   }).prefault({}),
   libvirt: z.strictObject({
     /** The libvirt connection of define, start and the like. */
@@ -72,6 +79,12 @@ export type Settings = {
 export type ApiSettings = {
   readonly maxRunning: number;
   readonly maxPending: number;
+  readonly http: {
+    readonly headersTimeoutMs: number;
+    readonly requestTimeoutMs: number;
+    readonly idleTimeoutMs: number;
+    readonly maxConnections: number;
+  };
   /** Null: never by itself. */
   readonly collectEveryMs: number | null;
   /** Registries that the file names, and callers may therefore use wherever they are. */
@@ -129,6 +142,12 @@ export async function loadSettings(flags: SettingFlags, environment: Environment
     api: {
       maxRunning: file.api.max_running,
       maxPending: file.api.max_pending,
+      http: {
+        headersTimeoutMs: file.api.headers_timeout,
+        requestTimeoutMs: file.api.request_timeout,
+        idleTimeoutMs: file.api.idle_timeout,
+        maxConnections: file.api.max_connections,
+      },
       collectEveryMs: file.api.collect_every ?? null,
       namedRegistries: new Set(
         [...file.registry.insecure, ...Object.keys(file.registry.host)].map((name) => name.toLowerCase()),
