@@ -119,7 +119,7 @@ export async function startMachine(
   );
 }
 
-/** Asks the guest to power off. @throws {ShimError} DOMAIN_FAILED when it does not run */
+/** Asks the guest to power off. @throws {ShimError} CONFLICT when it does not run */
 export async function shutdownMachine(
   context: AgentContext,
   id: string,
@@ -133,7 +133,7 @@ export async function shutdownMachine(
   );
 }
 
-/** Cuts the guest's power. @throws {ShimError} DOMAIN_FAILED when it does not run */
+/** Cuts the guest's power. @throws {ShimError} CONFLICT when it does not run */
 export async function destroyMachine(
   context: AgentContext,
   id: string,

@@ -57,8 +57,8 @@ export abstract class DomainControl {
   /**
    * Boots a defined domain; done when the guest's CPUs run.
    *
-   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_INVALID when this host cannot run the definition · DOMAIN_FAILED
-   * when it runs already or the hypervisor fails
+   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_INVALID when this host cannot run the definition · CONFLICT
+   * when it runs already · DOMAIN_FAILED when the hypervisor fails
    */
   startDomain(name: string): Promise<void> {
     return this.call("startDomain", name);
@@ -67,7 +67,7 @@ export abstract class DomainControl {
   /**
    * Asks the guest to power off; done when it was asked, which says nothing of whether it will.
    *
-   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_FAILED when it does not run
+   * @throws {ShimError} MACHINE_NOT_FOUND · CONFLICT when it does not run
    */
   shutdownDomain(name: string): Promise<void> {
     return this.call("shutdownDomain", name);
@@ -76,7 +76,7 @@ export abstract class DomainControl {
   /**
    * Cuts the guest's power; done when it is off. The definition stays.
    *
-   * @throws {ShimError} MACHINE_NOT_FOUND · DOMAIN_FAILED when it does not run
+   * @throws {ShimError} MACHINE_NOT_FOUND · CONFLICT when it does not run
    */
   destroyDomain(name: string): Promise<void> {
     return this.call("destroyDomain", name);

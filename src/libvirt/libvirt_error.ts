@@ -57,6 +57,8 @@ const RULES: readonly Rule[] = [
   { domain: FROM_RPC, codes: [1, 38], gives: "HYPERVISOR_UNAVAILABLE", remedy: REACH_REMEDY },
   // NO_CONNECT, INVALID_CONN
   { codes: [5, 6], gives: "HYPERVISOR_UNAVAILABLE", remedy: REACH_REMEDY },
+  // OPERATION_INVALID: the domain is not in the state for it; who asked can look, nothing failed
+  { step: "operate", codes: [55], gives: "CONFLICT" },
   // DOM_EXIST
   { codes: [28], gives: "CONFLICT" },
   // OPERATION_FAILED where a definition is kept: the name or the UUID belongs to another domain

@@ -71,7 +71,9 @@ describe("callers that take their time", () => {
         callRaw(service.socketPath, `${post}Content-Length: 400\r\n\r\n{`),
       ]);
       // The first never sends anything.
-      const drips = callers.slice(1).map(({ socket }) => setInterval(() => socket.writable && socket.write("x"), 100));
+      const drips = callers.slice(1).map(({ socket }) =>
+        setInterval(() => socket.writable && socket.write("x"), 100)
+      );
       try {
         for (const { closed } of callers) {
           const text = await closed;

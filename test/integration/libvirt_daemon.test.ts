@@ -42,7 +42,7 @@ describe("LibvirtConnection on qemu:///system", () => {
       expect(await connection.domainXml(name)).toContain(`<uuid>${uuid}</uuid>`);
 
       expect(await rejectionOf(connection.destroyDomain(name))).toEqual({
-        code: "DOMAIN_FAILED",
+        code: "CONFLICT",
         message: `Cannot destroy domain "${name}": libvirt reports ` +
           '"Requested operation is not valid: domain is not running"',
         details: { libvirtCode: 55, libvirtDomain: 20 },
@@ -57,7 +57,7 @@ describe("LibvirtConnection on qemu:///system", () => {
           id: expect.any(Number),
         });
         expect(await rejectionOf(connection.startDomain(name))).toEqual({
-          code: "DOMAIN_FAILED",
+          code: "CONFLICT",
           message: `Cannot start domain "${name}": libvirt reports ` +
             '"Requested operation is not valid: domain is already running"',
           details: { libvirtCode: 55, libvirtDomain: 10 },

@@ -20,7 +20,7 @@ const SEEN: readonly [LibvirtStep, number, number, string, ErrorCode][] = [
   ["define", 88, 55, "access denied", "HYPERVISOR_UNAVAILABLE"],
   ["operate", 42, 10, "Domain not found", "MACHINE_NOT_FOUND"],
   ["operate", 67, 10, "unsupported configuration", "DOMAIN_INVALID"],
-  ["operate", 55, 10, "Requested operation is not valid: domain is already running", "DOMAIN_FAILED"],
+  ["operate", 55, 10, "Requested operation is not valid: domain is already running", "CONFLICT"],
   ["operate", 9, 20, "operation failed", "DOMAIN_FAILED"],
   ["operate", 8, 20, "invalid argument", "DOMAIN_FAILED"],
   ["operate", 28, 10, "domain exists already", "CONFLICT"],
