@@ -2,7 +2,12 @@ import { defineConfig } from "vitest/config";
 
 /** Lanes are folders. Those that start real servers and guests run one file after the other: the host has one libvirtd. */
 const quick = (name: string) => ({
-  test: { name, include: [`test/${name}/**/*.test.ts`], setupFiles: ["test/support/fuzz_runs.ts"] },
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    setupFiles: ["test/support/fuzz_runs.ts"],
+    testTimeout: 60_000,
+  },
 });
 const real = (name: string) => ({
   test: {

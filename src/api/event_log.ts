@@ -37,6 +37,11 @@ export class EventLog {
   readonly #readers = new Set<Reader>();
   #lastId = 0;
 
+  /** Of the last event that was published; 0 before the first. */
+  get lastId(): number {
+    return this.#lastId;
+  }
+
   publish(type: string, data: Readonly<Record<string, unknown>>): void {
     this.#lastId += 1;
     const event = { id: this.#lastId, type, at: new Date().toISOString(), data };

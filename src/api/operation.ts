@@ -5,12 +5,24 @@ import { prepareDocument } from "../agent/prepare_document.ts";
 
 const bytes = z.int().min(0);
 
-const progress = z.strictObject({
+/** Absent while nothing is known. */
+const pace = { bytesPerSecond: z.number().min(0).optional(), remainingSeconds: z.number().min(0).optional() };
+
+export const operationProgress = z.strictObject({
   phase: z.string(),
   doneBytes: bytes,
   totalBytes: bytes,
+  ...pace,
   layers: z.array(
-    z.strictObject({ role: z.string(), digest: z.string(), doneBytes: bytes, totalBytes: bytes }),
+    z.strictObject({
+      role: z.string(),
+      digest: z.string(),
+      doneBytes: bytes,
+      totalBytes: bytes,
+      ...pace,
+      wait: z.strictObject({ code: z.string(), delayMs: z.number().min(0) })
+        .describe("its source failed in a way that passes, and is asked again soon").optional(),
+    }),
   ),
 });
 
@@ -27,10 +39,10 @@ export const operationDocument = z.strictObject({
   state: z.enum(["pending", "running", "succeeded", "failed", "cancelled"]),
   /** RFC 3339, UTC. */
   startedAt: z.iso.datetime(),
-  progress,
+  progress: operationProgress,
   result: prepareDocument.optional(),
   error: errorDocument.optional(),
 });
 
 export type OperationDocument = z.infer<typeof operationDocument>;
-export type OperationProgress = z.infer<typeof progress>;
+export type OperationProgress = z.infer<typeof operationProgress>;

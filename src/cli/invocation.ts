@@ -1,8 +1,10 @@
+import { resolve } from "node:path";
 import type { LogLevel } from "@logtape/logtape";
 import type { Command } from "commander";
 import type { z } from "zod";
 import type { AgentContext } from "../agent/agent_context.ts";
 import type { ProgressListener } from "../agent/progress.ts";
+import type { BootshimClient } from "../api/client.ts";
 import { type Environment, loadSettings, type Settings } from "../config/settings.ts";
 import { ShimError } from "../errors.ts";
 import { describeIssues } from "../image/json_document.ts";
@@ -27,6 +29,8 @@ export type Invocation = {
   readonly environment: Environment;
   readonly settings: Settings;
   readonly openContext: () => Promise<AgentContext>;
+  /** The service that was named; then what it does is asked of it. Null: the command does its work itself. */
+  readonly service: BootshimClient | null;
   /** Writes the result to stdout: the value as one JSON document, or its text. */
   readonly print: <T>(value: T, formatText: (value: T) => string) => void;
   /** Shows progress on stderr until closed. */
@@ -61,12 +65,16 @@ export async function beginInvocation(command: Command, composition: Composition
     level: logLevelOf(global),
     format: global.logFormat,
   });
+  const socketPath = global.socket ?? (environment.variables["BOOTSHIM_SOCKET"] || undefined);
   const settings = await loadSettings(global, environment);
   const invocation: Invocation = {
     signal,
     terminal,
     environment,
     settings,
+    service: socketPath === undefined ? null : new (await import("../api/client.ts")).BootshimClient({
+      socketPath: resolve(environment.workingDirectory, socketPath),
+    }),
     openContext: async () =>
       await composition.openContext(settings, (message) => logger.warn("{note}", { note: message })),
     print: (value, formatText) =>

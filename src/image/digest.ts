@@ -57,6 +57,6 @@ export function digestEncoded(digest: Digest): string {
 }
 
 /** The first characters, for people: `sha256:0123456789ab`. */
-export function shortDigest(digest: Digest): string {
-  return `${digestAlgorithm(digest)}:${digestEncoded(digest).slice(0, 12)}`;
+export function shortDigest(digest: string): string {
+  return digest.slice(0, digest.indexOf(":") + 1 + 12);
 }

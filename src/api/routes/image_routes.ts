@@ -6,39 +6,17 @@ import { removeImage } from "../../agent/remove_image.ts";
 import { ShimError } from "../../errors.ts";
 import { type Digest, parseDigest } from "../../image/digest.ts";
 import { parseReference } from "../../image/reference.ts";
+import {
+  collectedDocument,
+  collectRequest,
+  imageDocument,
+  pinnedDocument,
+  removedDocument,
+} from "../documents.ts";
 import { type Route, route } from "../route.ts";
 import type { Service } from "../service.ts";
 
-const digest = z.string().describe("sha256:… or sha512:…");
-const bytes = z.int().min(0);
 const params = z.strictObject({ digest: z.string().max(200) });
-
-const imageDocument = z.looseObject({
-  reference: z.string(),
-  digest,
-  platforms: z.array(z.looseObject({
-    architecture: z.string().nullable(),
-    variant: z.string().nullable(),
-    digest,
-    isComplete: z.boolean(),
-  })),
-  sizeBytes: bytes,
-});
-const removedFile = z.strictObject({ kind: z.string(), digest, sizeBytes: bytes });
-const removedDocument = z.strictObject({
-  references: z.array(z.string()),
-  digest,
-  removed: z.array(removedFile),
-  freedBytes: bytes,
-});
-const collectedDocument = z.strictObject({
-  dryRun: z.boolean(),
-  images: z.array(z.strictObject({ reference: z.string(), digest, lastUsedAt: z.iso.datetime() })),
-  removed: z.array(removedFile),
-  freedBytes: bytes,
-  missingBytes: bytes,
-});
-const pinnedDocument = z.array(z.strictObject({ reference: z.string(), digest, pinned: z.boolean() }));
 
 const CACHE_ERRORS = ["CACHE_LAYOUT_INVALID", "CONTENT_CORRUPT", "LOCK_TIMEOUT", "BUSY", "IO_ERROR"] as const;
 
@@ -79,12 +57,7 @@ export const IMAGE_ROUTES: readonly Route[] = [
     method: "post",
     path: "/v1/gc",
     summary: "Collect what nobody needs and, where a budget demands it, the least recently used",
-    body: z.strictObject({
-      dryRun: z.boolean().default(false),
-      maxBytes: bytes.optional(),
-      keepFreeBytes: bytes.optional(),
-      minAgeSeconds: z.number().min(0).max(10 ** 9).optional(),
-    }),
+    body: collectRequest,
     isBodyOptional: true,
     success: [{ status: 200, description: "what was collected", schema: collectedDocument }],
     errors: ["CANCELLED", ...CACHE_ERRORS],

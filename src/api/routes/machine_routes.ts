@@ -11,31 +11,14 @@ import {
 } from "../../agent/domains.ts";
 import type { AgentContext } from "../../agent/agent_context.ts";
 import { listMachines, releaseMachine, showMachine } from "../../agent/machines.ts";
-import { machineDocument } from "../../agent/prepare_document.ts";
 import type { ErrorCode } from "../../errors.ts";
 import { FRAGMENTS } from "../../hypervisor/domain_xml/fragment.ts";
+import { domainReport, listedMachine, releasedMachine, shownMachine } from "../documents.ts";
 import { machinePutRequest, machineRequest, prepareWishOf } from "../prepare_request.ts";
 import { type Route, route } from "../route.ts";
 import { answerPrepare, PREPARE_ERRORS, PREPARED } from "./prepare_routes.ts";
 
 const params = z.strictObject({ id: z.string().max(64) });
-
-const listed = z.strictObject({
-  id: z.string(),
-  uuid: z.string(),
-  reference: z.string(),
-  digest: z.string(),
-  manifestDigest: z.string(),
-  architecture: z.enum(["amd64", "arm64"]),
-  createdAt: z.iso.datetime(),
-  directory: z.string(),
-});
-const shown = listed.extend({
-  wishes: z.record(z.string(), z.unknown()),
-  machine: machineDocument,
-  state: z.string().nullable().describe("in libvirt's words; null when libvirt does not answer"),
-});
-const report = z.strictObject({ id: z.string(), uuid: z.string(), state: z.string() });
 
 const READ_ERRORS = [
   "REQUEST_INVALID",
@@ -83,7 +66,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
     method: "get",
     path: "/v1/machines",
     summary: "The prepared machines",
-    success: [{ status: 200, description: "the machines, by id", schema: z.array(listed) }],
+    success: [{ status: 200, description: "the machines, by id", schema: z.array(listedMachine) }],
     errors: ["BUSY", "IO_ERROR"],
     handle: async (_input, { context }) => ({ status: 200, json: await listMachines(context) }),
   }),
@@ -92,7 +75,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
     path: "/v1/machines/{id}",
     summary: "Everything about one machine",
     params,
-    success: [{ status: 200, description: "the machine", schema: shown }],
+    success: [{ status: 200, description: "the machine", schema: shownMachine }],
     errors: VERB_ERRORS,
     handle: async ({ params }, { context }) => ({ status: 200, json: await showMachine(context, params.id) }),
   }),
@@ -115,7 +98,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
     path: "/v1/machines/{id}",
     summary: "Release the machine: its definition, disks and record",
     params,
-    success: [{ status: 200, description: "released", schema: z.strictObject({ id: z.string() }) }],
+    success: [{ status: 200, description: "released", schema: releasedMachine }],
     errors: VERB_ERRORS,
     handle: async ({ params: { id } }, { context, events }) => {
       const released = await releaseMachine(context, id);
@@ -154,7 +137,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
       path: `/v1/machines/{id}/${name}`,
       summary,
       params,
-      success: [{ status: 200, description: "the domain's state afterwards", schema: report }],
+      success: [{ status: 200, description: "the domain's state afterwards", schema: domainReport }],
       errors: VERB_ERRORS,
       // A caller that goes away does not undo what it asked for; libvirt's events tell what came of it.
       handle: async ({ params }, { context }) => ({ status: 200, json: await run(context, params.id, {}) }),

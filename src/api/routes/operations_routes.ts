@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { RESYNC } from "../event_log.ts";
 import { operationDocument } from "../operation.ts";
 import { type Route, route } from "../route.ts";
 import { lastEventId, streamEvents } from "../sse.ts";
@@ -50,7 +51,8 @@ export const OPERATION_ROUTES: readonly Route[] = [
       const stop = new AbortController();
       const ended = AbortSignal.any([signal, stop.signal]);
       const reading = events.read({
-        afterId: lastEventId(headers),
+        // From this moment on, not from when the reader first asks: it may be over by then.
+        afterId: lastEventId(headers) ?? events.lastId,
         wants: (event) => event.data["operation"] === id,
         signal: ended,
       });
@@ -67,6 +69,8 @@ export const OPERATION_ROUTES: readonly Route[] = [
         if (isOver(before.state)) return;
         for await (const event of reading) {
           yield event;
+          // Its end may be among what was lost.
+          if (event.type === RESYNC && isOver(operations.find(id).state)) return;
           if (isOver(event.type.slice("operation.".length))) return;
         }
       }

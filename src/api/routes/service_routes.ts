@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { examineHost } from "../../agent/doctor.ts";
 import { ShimError } from "../../errors.ts";
+import { versionDocument } from "../documents.ts";
 import { type Route, route } from "../route.ts";
 import { lastEventId, streamEvents } from "../sse.ts";
 
@@ -44,7 +45,7 @@ export const SERVICE_ROUTES: readonly Route[] = [
     method: "get",
     path: "/v1/version",
     summary: "The version of the service",
-    success: [{ status: 200, description: "the version", schema: z.strictObject({ version: z.string() }) }],
+    success: [{ status: 200, description: "the version", schema: versionDocument }],
     errors: [],
     handle: (_input, { version }) => Promise.resolve({ status: 200, json: { version } }),
   }),

@@ -6,7 +6,11 @@ import { collectCache, type CollectedCache } from "../../agent/collect_cache.ts"
 import { pinImage } from "../../agent/pin_image.ts";
 import { parseDuration, parseSize } from "../../agent/quantity.ts";
 import { type RemovedImage, removeImage } from "../../agent/remove_image.ts";
+import type { BootshimClient } from "../../api/client.ts";
+import type { collectedDocument, removedDocument } from "../../api/documents.ts";
+import { ShimError } from "../../errors.ts";
 import { parseDigest, shortDigest } from "../../image/digest.ts";
+import { formatReference } from "../../image/reference.ts";
 import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
 import { printable } from "../printable.ts";
@@ -68,14 +72,29 @@ function registerRemove(program: Command, composition: Composition): void {
     const target = /^sha(?:256|512):/.test(text)
       ? { digest: parseDigest(text) }
       : { reference: readReference(text, invocation.environment) };
-    const removed = await removeImage(await invocation.openContext(), target, { signal: invocation.signal });
-    invocation.print(removed, formatRemoved);
+    const { service, signal } = invocation;
+    if (service) {
+      const digest = "digest" in target
+        ? target.digest
+        : await digestOf(service, formatReference(target.reference));
+      return invocation.print(await service.removeImage(digest, { signal }), formatRemoved);
+    }
+    invocation.print(await removeImage(await invocation.openContext(), target, { signal }), formatRemoved);
   });
 }
 
-function formatRemoved({ references, digest, freedBytes }: RemovedImage): string {
+function formatRemoved(
+  { references, digest, freedBytes }: RemovedImage | z.infer<typeof removedDocument>,
+): string {
   const names = references.length > 0 ? references.map(printable) : [shortDigest(digest)];
   return names.map((name) => `removed ${name}\n`).join("") + `freed ${size(freedBytes)}\n`;
+}
+
+/** @throws {ShimError} IMAGE_NOT_FOUND */
+async function digestOf(service: BootshimClient, name: string): Promise<string> {
+  const image = (await service.images()).find(({ reference }) => reference === name);
+  if (image) return image.digest;
+  throw new ShimError("IMAGE_NOT_FOUND", `Cannot find image "${name}" in the service's cache`);
 }
 
 function registerPin(
@@ -92,9 +111,15 @@ function registerPin(
   command.action(async (text: string) => {
     const invocation = await beginInvocation(command, composition);
     const reference = readReference(text, invocation.environment);
-    const image = await pinImage(await invocation.openContext(), reference, pinned);
+    const { service } = invocation;
+    const name = formatReference(reference);
+    const image = service
+      ? (await service.pinImage(await digestOf(service, name), pinned)).find((each) =>
+        each.reference === name
+      )
+      : await pinImage(await invocation.openContext(), reference, pinned);
     invocation.print(
-      image,
+      image ?? { reference: name, digest: "", pinned },
       (each) => `${each.pinned ? "pinned" : "unpinned"} ${printable(each.reference)}\n`,
     );
   });
@@ -131,12 +156,23 @@ function registerCollect(program: Command, composition: Composition): void {
         : { keepFreeBytes: parseSize(keepFreeBytes, "--keep-free-bytes") }),
       ...(minAge === undefined ? {} : { minAgeMs: parseDuration(minAge, "--min-age") }),
     };
-    const { signal } = invocation;
+    const { signal, service } = invocation;
+    if (service) {
+      const { isDryRun, minAgeMs, ...sizes } = wish;
+      const asked = {
+        dryRun: isDryRun,
+        ...sizes,
+        ...(minAgeMs === undefined ? {} : { minAgeSeconds: minAgeMs / 1000 }),
+      };
+      return invocation.print<Collected>(await service.collect(asked, { signal }), formatCollected);
+    }
     invocation.print(await collectCache(await invocation.openContext(), wish, { signal }), formatCollected);
   });
 }
 
-function formatCollected({ dryRun, images, removed, freedBytes, missingBytes }: CollectedCache): string {
+type Collected = CollectedCache | z.infer<typeof collectedDocument>;
+
+function formatCollected({ dryRun, images, removed, freedBytes, missingBytes }: Collected): string {
   const verb = dryRun ? "would remove" : "removed";
   return [
     ...images.map((image) => `${verb} image ${printable(image.reference)}, last used ${image.lastUsedAt}`),

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import { type Definition, definitionOfImage, definitionOfMachine } from "../../agent/definition.ts";
+import type { BootshimClient } from "../../api/client.ts";
 import { ShimError } from "../../errors.ts";
 import { FRAGMENTS } from "../../hypervisor/domain_xml/fragment.ts";
 import { quoteShell } from "../../hypervisor/qemu_command/shell.ts";
@@ -81,7 +82,11 @@ function register(program: Command, composition: Composition, printer: Printer):
     const isMachine = !/[/:]/.test(word);
     refuseVainWishes(command, word, isMachine);
     if (isMachine) {
-      return print(invocation, await definitionOfMachine(await invocation.openContext(), word), given);
+      const { service } = invocation;
+      const definition = service
+        ? await definitionFrom(service, word)
+        : await definitionOfMachine(await invocation.openContext(), word);
+      return print(invocation, definition, given);
     }
     const reference = readReference(word, invocation.environment);
     const context = await invocation.openContext();
@@ -94,6 +99,16 @@ function register(program: Command, composition: Composition, printer: Printer):
       given,
     );
   });
+}
+
+async function definitionFrom(service: BootshimClient, id: string): Promise<Definition> {
+  const [domainXml, os, disks, qemuCommand] = await Promise.all([
+    service.domainXml(id),
+    service.domainXml(id, "os"),
+    service.domainXml(id, "disks"),
+    service.qemuCommand(id),
+  ]);
+  return { domainXml, fragments: { os, disks }, qemuCommand };
 }
 
 /** A machine is as it was prepared, and an image has no files of a machine: wishes for either would do nothing. */

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { buildImage } from "../../agent/build_image.ts";
 import { type CachedImage, listImages, tagImage } from "../../agent/images.ts";
 import { pullImage } from "../../agent/pull_image.ts";
+import type { ImageDocument } from "../../api/documents.ts";
 import { shortDigest } from "../../image/digest.ts";
 import { formatColumns } from "../columns.ts";
 import { addExamples } from "../examples.ts";
@@ -61,12 +62,14 @@ function registerImages(program: Command, composition: Composition): void {
   const command = program.command("images").description("list the cached images");
   command.action(async () => {
     const invocation = await beginInvocation(command, composition);
-    const images = await listImages(await invocation.openContext());
-    invocation.print(images, formatImages);
+    invocation.print<readonly (CachedImage | ImageDocument)[]>(
+      await (invocation.service?.images() ?? invocation.openContext().then(listImages)),
+      formatImages,
+    );
   });
 }
 
-function formatImages(images: readonly CachedImage[]): string {
+function formatImages(images: readonly (CachedImage | ImageDocument)[]): string {
   const rows = images.map((image) => [
     image.reference,
     shortDigest(image.digest),

@@ -11,6 +11,7 @@ import {
 } from "../../agent/domains.ts";
 import type { AgentContext } from "../../agent/agent_context.ts";
 import { listMachines, releaseMachine, showMachine, type ShownMachine } from "../../agent/machines.ts";
+import type { BootshimClient, DomainVerb } from "../../api/client.ts";
 import { ShimError } from "../../errors.ts";
 import { shortDigest } from "../../image/digest.ts";
 import { formatColumns } from "../columns.ts";
@@ -55,7 +56,7 @@ function registerMachines(program: Command, composition: Composition): void {
   const command = program.command("machines").description("list the prepared machines");
   command.action(async () => {
     const invocation = await beginInvocation(command, composition);
-    const machines = await listMachines(await invocation.openContext());
+    const machines = await (invocation.service?.machines() ?? invocation.openContext().then(listMachines));
     invocation.print(machines, (listed) =>
       formatColumns(
         ["ID", "UUID", "IMAGE", "MANIFEST", "CREATED"],
@@ -83,11 +84,14 @@ function registerMachine(program: Command, composition: Composition): void {
         details: { remedy: `run: bootshim machine show ${id}` },
       });
     }
-    invocation.print(await showMachine(await invocation.openContext(), id), formatMachine);
+    invocation.print(
+      await (invocation.service?.machine(id) ?? showMachine(await invocation.openContext(), id)),
+      formatMachine,
+    );
   });
 }
 
-function formatMachine(shown: ShownMachine): string {
+function formatMachine(shown: ShownMachine | Awaited<ReturnType<BootshimClient["machine"]>>): string {
   const { machine } = shown;
   const lines: [string, string][] = [
     ["machine", `${shown.id} (${shown.uuid})`],
@@ -109,7 +113,9 @@ function registerRelease(program: Command, composition: Composition): void {
   );
   command.action(async (id: string) => {
     const invocation = await beginInvocation(command, composition);
-    const released = await releaseMachine(await invocation.openContext(), id, { signal: invocation.signal });
+    const { service, signal } = invocation;
+    const released = await (service?.release(id, { signal }) ??
+      releaseMachine(await invocation.openContext(), id, { signal }));
     invocation.print(released, (machine) => `released ${machine.id}\n`);
   });
 }
@@ -131,7 +137,7 @@ function registerConsole(program: Command, composition: Composition): void {
 }
 
 type Verb = {
-  readonly name: string;
+  readonly name: DomainVerb;
   readonly description: string;
   readonly change: (context: AgentContext, id: string, options: VerbOptions) => Promise<DomainReport>;
 };
@@ -140,8 +146,9 @@ function registerVerb(program: Command, composition: Composition, { name, descri
   const command = program.command(name).argument("<id>").description(description);
   command.action(async (id: string) => {
     const invocation = await beginInvocation(command, composition);
+    const { service, signal } = invocation;
     invocation.print(
-      await change(await invocation.openContext(), id, { signal: invocation.signal }),
+      await (service?.domain(name, id, { signal }) ?? change(await invocation.openContext(), id, { signal })),
       (report) => `${report.id} ${report.state}\n`,
     );
   });

@@ -2,7 +2,9 @@ import type { Command } from "commander";
 import prettyBytes from "pretty-bytes";
 import { z } from "zod";
 import { prepare } from "../../agent/prepare.ts";
+import type { Progress } from "../../agent/progress.ts";
 import type { MachineDisk, PrepareDocument } from "../../agent/prepare_document.ts";
+import { prepareRequestOf } from "./prepare_request_of.ts";
 import { addExamples } from "../examples.ts";
 import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
 import { printable } from "../printable.ts";
@@ -46,6 +48,22 @@ export function registerPrepare(program: Command, composition: Composition): voi
     const machine = await readMachineWishes(given, invocation.environment);
     if (given.machine === undefined) requireNoDiskWishes(machine, "name one: --machine ID");
     const reference = readReference(text, invocation.environment);
+    const { service } = invocation;
+    if (service) {
+      const request = prepareRequestOf(
+        text,
+        given,
+        given.machine === undefined ? null : { ...machine, id: given.machine },
+      );
+      const document = await invocation.withProgress((onProgress) =>
+        service.prepare(request, {
+          signal: invocation.signal,
+          // Told by the agent there, in the words of the agent here.
+          onProgress: (progress) => onProgress(progress as unknown as Progress),
+        })
+      );
+      return invocation.print(document, formatPrepared);
+    }
     const context = await invocation.openContext();
     const wish = {
       ...imageWishOf(context, reference, given),

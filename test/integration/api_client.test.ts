@@ -1,0 +1,149 @@
+/** The client and the command line over a real service. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { BootshimClient, type OperationProgress } from "../../src/api/client.ts";
+import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
+import { failureOf } from "../support/failures.ts";
+import { makeGuestPart } from "../support/guest_image.ts";
+import { randomWord } from "../support/random_word.ts";
+import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
+import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type ServiceProcess, startService } from "../support/service.ts";
+
+let work: string;
+let registry: RegistryServer;
+let proxy: RegistryProxy;
+let service: ServiceProcess;
+let client: BootshimClient;
+let reference: string;
+
+beforeAll(async () => {
+  work = await mkdtemp(join(tmpdir(), "bootshim-client-"));
+  registry = await startRegistryServer();
+  proxy = await startRegistryProxy(registry.host);
+  reference = `${proxy.host}/os/demo:1`;
+  const maker = { root: join(work, "maker") };
+  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
+    "initramfs",
+  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
+  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
+  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+  const config = join(work, "config.toml");
+  await writeFile(config, `[registry]\ninsecure = ["${proxy.host}"]\n`);
+  service = await startService({
+    root: join(work, "root"),
+    environment: { BOOTSHIM_CONFIG: config },
+    argv: ["--connect", "test:///default"],
+  });
+  client = new BootshimClient({ socketPath: service.socketPath });
+});
+
+afterAll(async () => {
+  await service.stop();
+  await proxy.stop();
+  await registry.stop();
+  await rm(work, { recursive: true, force: true });
+});
+
+describe("BootshimClient", () => {
+  it("prepares with progress, follows, takes the disk, defines and releases", async () => {
+    proxy.pace(20_000_000);
+    const seen: OperationProgress[] = [];
+    const id = `vm-${randomWord()}`;
+    const wish = { reference, machine: { id, network: "none" } };
+    const prepared = await client.prepare(wish, { onProgress: (progress) => seen.push(progress) });
+    proxy.pace(undefined);
+    expect(prepared.machine?.id).toBe(id);
+    expect(prepared.cached).toBe(false);
+    expect(seen.some(({ phase, doneBytes }) => phase === "pulling" && doneBytes > 0)).toBe(true);
+    expect(await client.prepare(wish)).toEqual({ ...prepared, cached: true, transferredBytes: 0 });
+    const { machine } = await client.machine(id);
+    expect(machine).toEqual(prepared.machine);
+    expect(await client.domain("define", id)).toMatchObject({ id, state: "shut off" });
+    expect(await client.domainXml(id)).toContain(`<name>${id}</name>`);
+    expect(await client.domainXml(id, "os")).toMatch(/^<os>/);
+    expect(await client.qemuCommand(id)).toEqual(machine.qemuCommand);
+    expect((await client.machines()).map((each) => each.id)).toEqual([id]);
+    expect(await client.release(id)).toEqual({ id });
+    expect(await client.machines()).toEqual([]);
+  });
+
+  it("gives the result of an operation that is over before anybody follows it", async () => {
+    const { id } = await client.beginPrepare({ reference });
+    for (let tries = 0; (await client.operation(id)).state !== "succeeded"; tries++) {
+      expect(tries).toBeLessThan(500);
+    }
+    expect(await client.follow(id)).toMatchObject({ reference });
+    expect((await client.operations()).some((operation) => operation.id === id)).toBe(true);
+  });
+
+  it("throws the service's own errors, of operations as of requests", async () => {
+    const wish = { reference: `${proxy.host}/no/such:1` };
+    for (const options of [{}, { onProgress: () => {} }]) {
+      expect(await failureOf(client.prepare(wish, options))).toMatchObject({ code: "REGISTRY_NOT_FOUND" });
+    }
+    expect(await failureOf(client.machine("none"))).toMatchObject({ code: "MACHINE_NOT_FOUND" });
+    const nobody = new BootshimClient({ socketPath: join(work, "nobody") });
+    expect(await failureOf(nobody.version())).toMatchObject({ code: "IO_ERROR" });
+  });
+
+  it("cancels, and reads events", async () => {
+    proxy.tamper(() => "hold");
+    const operation = await client.beginPrepare({ reference, pull: "always" });
+    const stop = new AbortController();
+    const events = client.events({ signal: stop.signal, afterId: 0 });
+    await client.cancel(operation.id);
+    expect(await failureOf(client.follow(operation.id))).toMatchObject({ code: "CANCELLED" });
+    proxy.tamper(() => "none");
+    for await (const { type, data } of events) {
+      if (type === "operation.cancelled" && data["operation"] === operation.id) break;
+    }
+    stop.abort();
+  });
+});
+
+describe("commands with --socket", () => {
+  const nowhere = () => ({ root: join(work, "not-used") });
+  const there = () => ({ ...nowhere(), environment: { BOOTSHIM_SOCKET: service.socketPath } });
+
+  it("say what they say without, of the service's root", async () => {
+    const id = `cli-${randomWord()}`;
+    const prepare = ["prepare", reference, "--machine", id, "--network", "none", "--memory", "512MiB"];
+    const prepared = await bootshimJson([...prepare, "--socket", service.socketPath], nowhere());
+    expect(prepared).toMatchObject({ machine: { id } });
+    expect(await bootshimJson(prepare, { root: join(work, "root") })).toMatchObject({
+      cached: true,
+      machine: { id },
+    });
+    for (const argv of [["machines"], ["machine", "show", id], ["xml", id], ["qemu", id], ["images"]]) {
+      const [asked, own] = await Promise.all([
+        bootshim(argv, there()),
+        bootshim([...argv, "--connect", "test:///default"], { root: join(work, "root") }),
+      ]);
+      expect([argv, asked.exitCode, asked.stdout]).toEqual([argv, 0, own.stdout]);
+    }
+    for (const verb of ["define", "start", "destroy", "undefine"]) {
+      expect(await bootshimJson([verb, id], there())).toMatchObject({ id });
+    }
+    expect(await bootshimJson(["pin", reference], there())).toMatchObject({ reference, pinned: true });
+    expect((await bootshim(["rm", reference], there())).exitCode).toBe(73);
+    expect(await bootshimJson(["unpin", reference], there())).toMatchObject({ reference, pinned: false });
+    expect(await bootshimJson(["release", id], there())).toEqual({ id });
+    expect(await bootshimJson(["gc", "--dry-run"], there())).toMatchObject({ dryRun: true });
+    expect(await bootshimJson(["rm", reference], there())).toMatchObject({ references: [reference] });
+  });
+
+  it("end with the service's error, or say that nobody answers", async () => {
+    const none = await bootshim(["machine", "show", "none", "-o", "json"], there());
+    expect([none.exitCode, JSON.parse(none.stderr)]).toMatchObject([66, {
+      error: { code: "MACHINE_NOT_FOUND" },
+    }]);
+    const nobody = await bootshim(["machines", "--socket", join(work, "nobody")], nowhere());
+    expect([nobody.exitCode, nobody.stderr]).toEqual([
+      74,
+      expect.stringContaining("start it: bootshim serve"),
+    ]);
+  });
+});
