@@ -4,9 +4,10 @@ import { qemuGroupId } from "../host/qemu_group.ts";
 import { toShimError } from "../errors.ts";
 import type { Architecture } from "../image/platform.ts";
 import { LibvirtConnection } from "../libvirt/connection.ts";
+import { type ProgramEnvironment, requireProgram } from "../qemu/program_path.ts";
 import { readQemuVersion } from "../qemu/qemu_version.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { accelerationVerdict, chooseFirmware } from "./host_facts.ts";
+import { accelerationVerdict, chooseFirmware, freeHugePagesMib, TPM_PROGRAMS } from "./host_facts.ts";
 
 /** One line of the doctor's report. `remedy` is there unless the verdict is ok. */
 export type Finding = {
@@ -43,6 +44,8 @@ export async function examineHost(
     finding("qemu-img", () => examineProgram("qemu-img", "qemu-utils")),
     finding("kvm", () => examineAcceleration(context, options)),
     finding("firmware", () => examineFirmware(context)),
+    finding("swtpm", () => examineTpm()),
+    finding("huge pages", () => examineHugePages()),
     finding("libvirt", () => examineLibvirt(context, options)),
     finding("qemu group", () => examineGroup(context)),
   ]);
@@ -111,6 +114,30 @@ async function examineFirmware(context: AgentContext): Promise<Verdict> {
     verdict: "warn",
     found: `UEFI disks cannot boot: ${choice.reason}`,
     remedy: "apt-get install ovmf (amd64) or qemu-efi-aarch64 (arm64)",
+  };
+}
+
+/** Asked for by `--tpm` only, so its absence is no failure. */
+export async function examineTpm(environment?: ProgramEnvironment): Promise<Verdict> {
+  for (const program of TPM_PROGRAMS) {
+    try {
+      await requireProgram(program, environment);
+    } catch (error) {
+      const remedy = toShimError(error).details.remedy ?? `install "${program}"`;
+      return { verdict: "warn", found: `no guest can have a TPM: ${program} is not installed`, remedy };
+    }
+  }
+  return ok("guests can have a TPM 2.0");
+}
+
+/** Asked for by `--hugepages` only. */
+export async function examineHugePages(memoryInfoPath?: string): Promise<Verdict> {
+  const freeMib = await freeHugePagesMib(memoryInfoPath);
+  if (freeMib > 0) return ok(`${freeMib} MiB free`);
+  return {
+    verdict: "warn",
+    found: "none are free: guests that ask for them are refused",
+    remedy: "if you want them: sysctl vm.nr_hugepages=N, before the host's memory is in pieces",
   };
 }
 

@@ -15,7 +15,7 @@ import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import type { Architecture } from "../image/platform.ts";
 import { type AccelerationVerdict, probeAcceleration, probeKey } from "../qemu/acceleration_probe.ts";
 import { readFirmwareDescriptors } from "../qemu/firmware_descriptors.ts";
-import { requireProgram } from "../qemu/program_path.ts";
+import { type ProgramEnvironment, requireProgram } from "../qemu/program_path.ts";
 import type { AgentContext } from "./agent_context.ts";
 
 const BYTES_PER_MIB = 2 ** 20;
@@ -80,6 +80,20 @@ export async function chooseFirmware(
   return chooseUefiFirmware(descriptors, { architecture, secureBoot });
 }
 
+/** Both are needed: libvirt makes a new TPM's keys by the second. */
+export const TPM_PROGRAMS = ["swtpm", "swtpm_setup"] as const;
+
+/** Where a host's parts are looked for; tests look elsewhere. */
+export type HostPlaces = {
+  readonly environment?: ProgramEnvironment;
+  readonly memoryInfoPath?: string;
+};
+
+/** What `--hugepages` can have, whole MiB. */
+export async function freeHugePagesMib(memoryInfoPath?: string): Promise<number> {
+  return Math.floor(await freeHugePageBytes(memoryInfoPath) / BYTES_PER_MIB);
+}
+
 /**
  * Refuses what this host has no parts for, before anything is made.
  *
@@ -87,11 +101,11 @@ export async function chooseFirmware(
  */
 export async function requireHostParts(
   { tpm, hugepages, memoryMib }: Pick<DomainWishes, "tpm" | "hugepages" | "memoryMib">,
+  { environment, memoryInfoPath }: HostPlaces = {},
 ): Promise<void> {
-  // libvirt makes a new TPM's keys by the second.
-  if (tpm) { for (const program of ["swtpm", "swtpm_setup"]) await requireProgram(program); }
+  if (tpm) { for (const program of TPM_PROGRAMS) await requireProgram(program, environment); }
   if (!hugepages) return;
-  const freeMib = Math.floor(await freeHugePageBytes() / BYTES_PER_MIB);
+  const freeMib = await freeHugePagesMib(memoryInfoPath);
   if (freeMib >= memoryMib) return;
   throw new ShimError(
     "HYPERVISOR_UNAVAILABLE",

@@ -2,6 +2,7 @@ import type { Server } from "node:http";
 import type { AgentContext } from "../agent/agent_context.ts";
 import { collectCache } from "../agent/collect_cache.ts";
 import { ShimError, toShimError } from "../errors.ts";
+import { foreignCalls } from "../host/foreign_calls.ts";
 import { LibvirtSession, type SessionNotice } from "../libvirt/libvirt_session.ts";
 import { isMachineId } from "../machine/machine_id.ts";
 import { type AccessRecord, makeApp } from "./app.ts";
@@ -138,6 +139,9 @@ function describeService({ metrics, operations, context }: Service, session: Lib
     const { running, pending } = operations.counts();
     metrics.set("bootshim_operations", "Operations by state", running, { state: "running" });
     metrics.set("bootshim_operations", "Operations by state", pending, { state: "pending" });
+    const { made, slow } = foreignCalls();
+    metrics.set("bootshim_foreign_calls", "Calls into C on the main thread", made);
+    metrics.set("bootshim_slow_foreign_calls", "Those that took more than 5 ms", slow);
     metrics.set("bootshim_resident_bytes", "Memory of the process", process.memoryUsage.rss());
   });
   metrics.onLook(async () => {

@@ -4,6 +4,7 @@ import { performance } from "node:perf_hooks";
 import { setTimeout as delay } from "node:timers/promises";
 import { ShimError } from "../errors.ts";
 import { type FileSystem, nodeFileSystem, type OpenFile } from "./file_system.ts";
+import { countForeignCall } from "./foreign_calls.ts";
 import { errnoOf, toIoError } from "./io_error.ts";
 
 const LOCK_SH = 1;
@@ -196,6 +197,6 @@ async function loadFlock(): Promise<Flock> {
   // null: the symbols this executable is already linked with, which is libc whatever its file is called.
   // int flock(int fd, int operation); nothing to free.
   const flock = koffi.load(null).func("int flock(int fd, int operation)");
-  loadedFlock = (fd, operation) => flock(fd, operation) === 0 ? 0 : koffi.errno();
+  loadedFlock = (fd, operation) => countForeignCall(() => flock(fd, operation) === 0 ? 0 : koffi.errno());
   return loadedFlock;
 }

@@ -1,4 +1,5 @@
 import { constants as osConstants } from "node:os";
+import { countForeignCall } from "./foreign_calls.ts";
 
 /** Calls that only libc has. Each gives its result, or throws an errno error. */
 type Libc = {
@@ -33,19 +34,20 @@ async function load(): Promise<Libc> {
   const getsockopt = library.func(
     "int getsockopt(int fd, int level, int optname, void *optval, void *optlen)",
   );
-  const checked = (call: string, result: unknown): number => {
-    const number = Number(result);
-    if (number === -1) throw libcError(call, koffi.errno());
-    return number;
-  };
+  const checked = (name: string, call: () => unknown): number =>
+    countForeignCall(() => {
+      const number = Number(call());
+      if (number === -1) throw libcError(name, koffi.errno());
+      return number;
+    });
   return {
-    ioctl: (fd, request, argument) => void checked("ioctl", ioctl(fd, request, "int", argument)),
-    fcntl: (fd, command, lock) => void checked("fcntl", fcntl(fd, command, "void *", lock)),
+    ioctl: (fd, request, argument) => void checked("ioctl", () => ioctl(fd, request, "int", argument)),
+    fcntl: (fd, command, lock) => void checked("fcntl", () => fcntl(fd, command, "void *", lock)),
     getsockopt: (fd, { level, option, value }) => {
       const length = new Uint32Array([value.length]);
-      checked("getsockopt", getsockopt(fd, level, option, value, length));
+      checked("getsockopt", () => getsockopt(fd, level, option, value, length));
     },
-    lseek: (fd, offsetBytes, whence) => checked("lseek", lseek(fd, offsetBytes, whence)),
+    lseek: (fd, offsetBytes, whence) => checked("lseek", () => lseek(fd, offsetBytes, whence)),
   };
 }
 

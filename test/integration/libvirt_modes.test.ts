@@ -262,7 +262,7 @@ describe("QEMU's own view", () => {
     }
   });
 
-  it("HI08 of itself holds no environment of ours, no open file of ours, and a sandbox", async () => {
+  it("HI08 LV17 of itself holds no environment of ours, no open file of ours, and a sandbox", async () => {
     const secret = randomWord();
     const made = await machine({
       kernel: await makeGuestPart("kernel"),

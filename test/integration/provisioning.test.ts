@@ -145,6 +145,22 @@ describe("a guest finds what it was given", () => {
   });
 });
 
+describe("huge pages", () => {
+  it("are refused before anything is made, when the host has not as many", async () => {
+    // More than any host has, and the most that can be asked for.
+    const wish = ["--machine", `huge-${randomWord()}`, "--hugepages", "--memory", "16TiB"];
+    const { exitCode, stderr } = await bootshim(["prepare", images.kernel, ...wish, "-o", "json"], { root });
+    expect([exitCode, JSON.parse(stderr)]).toMatchObject([69, {
+      error: {
+        code: "HYPERVISOR_UNAVAILABLE",
+        message: expect.stringMatching(/^Cannot give \d+ MiB of huge pages: \d+ MiB of them are free/),
+        details: { remedy: expect.stringContaining("vm.nr_hugepages") },
+      },
+    }]);
+    await expect(stat(join(root, "machines", wish[1] ?? ""))).rejects.toMatchObject({ code: "ENOENT" });
+  });
+});
+
 describe("Secure Boot", () => {
   it("lets no unsigned disk start, which starts without it", async () => {
     const run = (...argv: string[]) =>
