@@ -25,17 +25,19 @@ export type ExaminedLayers = {
  */
 export async function examineLayers(
   layers: readonly RoleLayer[],
-  { architecture, look }: { readonly architecture: Architecture; readonly look: Look },
+  { architecture, look, judge = judgeLayer }: {
+    readonly architecture: Architecture;
+    readonly look: Look;
+    /** Asks the gate about the rootfs; from a cache, it may know the answer. */
+    readonly judge?: (file: ByteWindow, layer: RoleLayer) => Promise<JudgedDisk>;
+  },
 ): Promise<ExaminedLayers> {
   /** What `recognise` finds in the layer of a role, or undefined when there is none. */
   async function find<T>(role: Role, recognise: (file: ByteWindow, layer: RoleLayer) => Promise<T>) {
     const layer = layers.find((each) => each.role === role);
     return layer && await recognise(await look(layer), layer);
   }
-  const rootfs = await find(
-    "rootfs",
-    (file, { descriptor }) => judgeDisk(file, { mediaType: descriptor.mediaType }),
-  );
+  const rootfs = await find("rootfs", judge);
   const findings: LayerFindings = {
     architecture,
     roles: rolesOf(layers),
@@ -46,6 +48,10 @@ export async function examineLayers(
     iso: await find("iso", recogniseIso),
   };
   return { findings, rootfs };
+}
+
+async function judgeLayer(file: ByteWindow, { descriptor }: RoleLayer): Promise<JudgedDisk> {
+  return await judgeDisk(file, { mediaType: descriptor.mediaType });
 }
 
 export function rolesOf(layers: readonly RoleLayer[]): ReadonlySet<Role> {

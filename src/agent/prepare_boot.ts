@@ -1,12 +1,13 @@
 import { type BootDecision, type BootWish, decideBoot, requireLayersFor } from "../boot/decide_boot.ts";
 import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
-import { type JudgedDisk, judgeDisk } from "../boot/judge_disk.ts";
+import type { JudgedDisk } from "../boot/judge_disk.ts";
 import type { BootDisk, LocalLayer, PreparedBoot, Role } from "../boot/prepared_boot.ts";
 import type { UnpackedDisk } from "../content/derived_disks.ts";
 import { ShimError } from "../errors.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { bootCommandLine, type CommandLineWishes } from "./boot_command_line.ts";
 import { examineLayers, rolesOf } from "./examine_layers.ts";
+import { judgeBlob, knownDisk } from "./judge_blob.ts";
 import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
 import type { ImageWish, ResolvedImage } from "./resolve_image.ts";
@@ -37,7 +38,10 @@ export async function prepareBoot(
   { wish, ...options }: { readonly wish: ImageWish & BootWishes } & OperationOptions,
 ): Promise<PreparedBoot> {
   const { image } = pulled;
-  const packed = await unpackRootfs(context, pulled, options);
+  const layer = image.layers.find(({ role }) => role === "rootfs");
+  // Known are only disks that are none packed, so nothing of it has to be read.
+  const known = layer && await knownDisk(context, layer);
+  const packed = known ? undefined : await unpackRootfs(context, pulled, options);
   const { findings, rootfs } = await examineLayers(image.layers, {
     architecture: wish.architecture,
     look: ({ role, descriptor }) =>
@@ -46,6 +50,7 @@ export async function prepareBoot(
           ? context.derived.diskWindow(descriptor, packed)
           : context.content.blobWindow(descriptor),
       ),
+    ...(packed ? {} : { judge: async (_file, rootfs) => known ?? await judgeBlob(context, rootfs) }),
   });
   const decision = decideBoot(findings, wish);
   const { mode } = decision;
@@ -84,10 +89,10 @@ async function unpackRootfs(
 
 /** It is given to the guest as raw bytes; a header that another reader could believe is refused, as the rootfs' is. */
 async function requirePlainSquashfs(context: AgentContext, { layers }: ResolvedImage): Promise<void> {
-  const descriptor = layers.find((each) => each.role === "squashfs")?.descriptor;
-  if (!descriptor) return;
-  const { digest, mediaType } = descriptor;
-  const judged = await judgeDisk(context.content.blobWindow(descriptor), { mediaType, layer: "squashfs" });
+  const layer = layers.find((each) => each.role === "squashfs");
+  if (!layer) return;
+  const { digest } = layer.descriptor;
+  const judged = await judgeBlob(context, layer);
   if (judged.format === "raw") return;
   throw new ShimError(
     "FORMAT_MISMATCH",

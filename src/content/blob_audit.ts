@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
+import type { JudgedDisk } from "../boot/judge_disk.ts";
 import { ShimError } from "../errors.ts";
 import { currentBootId } from "../host/boot_id.ts";
 import { statusIfThere, syncDirectory } from "../host/durable.ts";
@@ -9,6 +10,7 @@ import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts"
 import { blobCorrupt, flawOfOwnBlob, openBlobFile } from "./blob_file.ts";
 import { BlobVerdicts } from "./blob_verdict.ts";
 import { filesByDigest } from "./cache_survey.ts";
+import type { DiskQuestion } from "./disk_verdict.ts";
 import { hashFile, type HashOptions } from "./hash_file.ts";
 import { blobPathIn, type StorePaths, storePaths } from "./store_layout.ts";
 
@@ -87,7 +89,46 @@ export class BlobAudit {
   /** Says that a blob is right, for who has just brought it in. Rejects with an errno error. */
   async noteSound(digest: Digest): Promise<void> {
     const status = await statusIfThere(blobPathIn(this.#paths.blobs, digest), this.#fileSystem);
-    if (status) await this.#verdicts.write(digest, status, await currentBootId());
+    if (status) await this.#verdicts.write(digest, { ...status, bootId: await currentBootId() });
+  }
+
+  /**
+   * What the gate found this blob to be, if that was asked since its bytes were hashed, and nobody changed it since.
+   *
+   * @throws {ShimError} BUSY, IO_ERROR
+   */
+  async findDisk(digest: Digest, question: DiskQuestion): Promise<JudgedDisk | undefined> {
+    const path = blobPathIn(this.#paths.blobs, digest);
+    return await withIoErrors({ action: `look at blob "${digest}"`, path }, async () => {
+      const status = await statusIfThere(path, this.#fileSystem);
+      if (!status) return undefined;
+      return await this.#verdicts.findDisk(digest, { question, status, bootId: await currentBootId() });
+    });
+  }
+
+  /**
+   * Asks the gate, and keeps its answer beside the blob for {@link findDisk}. Kept is only what is about the very file
+   * whose bytes were hashed; a refusal is none, so the gate gives it each time.
+   *
+   * @param judge reads the blob's bytes
+   * @throws {ShimError} what `judge` throws; BUSY, IO_ERROR
+   */
+  async judge(
+    digest: Digest,
+    question: DiskQuestion,
+    judge: () => Promise<JudgedDisk>,
+  ): Promise<JudgedDisk> {
+    const path = blobPathIn(this.#paths.blobs, digest);
+    return await withIoErrors({ action: `judge blob "${digest}"`, path }, async () => {
+      // A change while it is read shows in what the file is like afterwards.
+      const status = await statusIfThere(path, this.#fileSystem);
+      const judged = await judge();
+      const bootId = await currentBootId();
+      if (status && await this.#verdicts.isKnown(digest, status, bootId)) {
+        await this.#verdicts.write(digest, { ...status, bootId, disk: { ...question, judged } });
+      }
+      return judged;
+    });
   }
 
   async #requireSound(
@@ -115,7 +156,7 @@ export class BlobAudit {
       if (actual !== digestEncoded(digest)) {
         throw blobCorrupt(digest, { path, why: "its bytes are not what its name says" });
       }
-      await this.#verdicts.write(digest, status, bootId);
+      await this.#verdicts.write(digest, { ...status, bootId });
       return status.sizeBytes;
     } finally {
       await file.close().catch(() => {}); // only read from

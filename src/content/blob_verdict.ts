@@ -1,17 +1,20 @@
 import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import { z } from "zod";
+import type { JudgedDisk } from "../boot/judge_disk.ts";
 import { ShimError } from "../errors.ts";
 import { readdirIfThere, unlinkIfThere } from "../host/durable.ts";
 import { CREATE_NEW, type FileStatus, type FileSystem, withOpenFile } from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
 import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
+import { type DiskQuestion, type DiskVerdict, diskVerdictJson, isAnswerTo } from "./disk_verdict.ts";
 import { readLayoutFile } from "./layout_file.ts";
 import type { StorePaths } from "./store_layout.ts";
 
 /**
  * A file that was hashed, and in which boot of the host: when none of this differs, nobody wrote to the file since. What
- * a disk does to bytes at rest shows when they are read for the first time after a boot.
+ * a disk does to bytes at rest shows when they are read for the first time after a boot. As long as it counts, so does
+ * what the gate found the bytes to be.
  */
 const verdictJson = z.strictObject({
   schemaVersion: z.literal(1),
@@ -21,8 +24,10 @@ const verdictJson = z.strictObject({
   modifiedMs: z.number(),
   changedMs: z.number(),
   bootId: z.string(),
+  disk: diskVerdictJson.optional(),
 });
-const MAX_VERDICT_BYTES = 4096;
+/** A disk may have some hundred partitions, each with a name. */
+const MAX_VERDICT_BYTES = 256 * 1024;
 
 type Watched = Pick<FileStatus, "device" | "inode" | "sizeBytes" | "modifiedMs" | "changedMs">;
 
@@ -38,19 +43,41 @@ export class BlobVerdicts {
 
   /** Whether this very file was found to be right in this boot. */
   async isKnown(digest: Digest, status: Watched, bootId: string | null): Promise<boolean> {
-    if (bootId === null) return false;
-    const verdict = await this.#read(digest);
-    return verdict?.bootId === bootId && verdict.device === status.device && verdict.inode === status.inode &&
-      verdict.sizeBytes === status.sizeBytes && verdict.modifiedMs === status.modifiedMs &&
-      verdict.changedMs === status.changedMs;
+    return await this.#find(digest, status, bootId) !== undefined;
   }
 
-  /** Says that this very file was found to be right. What cannot be written will be found out again. */
-  async write(digest: Digest, status: Watched, bootId: string | null): Promise<void> {
+  /** What the gate found this very file to be, in this boot. */
+  async findDisk(
+    digest: Digest,
+    { question, status, bootId }: { question: DiskQuestion; status: Watched; bootId: string | null },
+  ): Promise<JudgedDisk | undefined> {
+    const disk = (await this.#find(digest, status, bootId))?.disk;
+    return disk && isAnswerTo(disk, question) ? disk.judged : undefined;
+  }
+
+  async #find(digest: Digest, status: Watched, bootId: string | null) {
+    if (bootId === null) return undefined;
+    const verdict = await this.#read(digest);
+    const isSame = verdict?.bootId === bootId && verdict.device === status.device &&
+      verdict.inode === status.inode && verdict.sizeBytes === status.sizeBytes &&
+      verdict.modifiedMs === status.modifiedMs && verdict.changedMs === status.changedMs;
+    return isSame ? verdict : undefined;
+  }
+
+  /**
+   * Says that this very file was found to be right, and what disk it is if that is known. What cannot be written will be
+   * found out again.
+   */
+  async write(
+    digest: Digest,
+    { disk, bootId, ...status }: Watched & { readonly bootId: string | null; readonly disk?: DiskVerdict },
+  ): Promise<void> {
     if (bootId === null) return;
     const { device, inode, sizeBytes, modifiedMs, changedMs } = status;
     const json = { schemaVersion: 1, device, inode, sizeBytes, modifiedMs, changedMs, bootId };
-    const bytes = new TextEncoder().encode(JSON.stringify(json));
+    const stored = diskVerdictJson.optional().safeParse(disk);
+    const bytes = new TextEncoder().encode(JSON.stringify({ ...json, disk: stored.data }));
+    if (bytes.length > MAX_VERDICT_BYTES) return;
     const path = this.#pathOf(digest);
     const temporaryPath = `${path}.${randomBytes(8).toString("hex")}`;
     const fileSystem = this.#fileSystem;
