@@ -1,5 +1,6 @@
 import { ShimError } from "../errors.ts";
 import type { AgentContext } from "./agent_context.ts";
+import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
 
 /**
@@ -11,7 +12,7 @@ import type { PulledImage } from "./pull_image.ts";
  */
 export async function withUnreadableAudited<T>(
   context: AgentContext,
-  { layers }: Pick<PulledImage, "layers">,
+  { layers, signal }: Pick<PulledImage, "layers"> & Pick<OperationOptions, "signal">,
   body: () => Promise<T>,
 ): Promise<T> {
   try {
@@ -22,9 +23,9 @@ export async function withUnreadableAudited<T>(
     const quarantined: string[] = [];
     for (const { descriptor: { digest, sizeBytes } } of layers) {
       try {
-        const disk = await context.derived.check(digest);
+        const disk = await context.derived.check(digest, { signal });
         if (disk?.isSound === false) lost.push(disk.why);
-        const blob = await context.audit.audit(digest, sizeBytes, { isAnew: true });
+        const blob = await context.audit.audit(digest, sizeBytes, { isAnew: true, signal });
         if (blob.state !== "quarantined") continue;
         lost.push(`${blob.why}; it is kept as "${blob.quarantinePath}"`);
         quarantined.push(blob.quarantinePath);

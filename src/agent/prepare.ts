@@ -47,7 +47,7 @@ async function prepareLeased(
       return await pullResolved(context, image, timed);
     }));
   options.onProgress?.({ phase: "preparing", doneBytes: 0, totalBytes: 0, layers: [] });
-  return await withUnreadableAudited(context, pulled, async () => {
+  return await withUnreadableAudited(context, { ...pulled, signal: options.signal }, async () => {
     const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });
     const machine = wish.machine &&
       await prepareMachine(context, { pulled, boot, wish, machine: wish.machine }, options);
