@@ -47,7 +47,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   backoffMs: 250,
   plainBlobBytes: 16 * 1024 * 1024,
   segmentBytes: 2 * 1024 * 1024,
-  readAheadBytes: 32 * 1024 * 1024,
+  readAheadBytes: 24 * 1024 * 1024,
   connectionsPerBlob: 12,
   connectionsPerHost: 16,
   deadlineMs: 6 * 3_600_000,

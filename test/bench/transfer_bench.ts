@@ -17,12 +17,15 @@ const MIB = 1024 * 1024;
 /** What a bench may take at most. */
 const TIMEOUT_MS = 600_000;
 
+/** As the command runs. */
+const V8_FLAGS = "--v8-flags=--max-semi-space-size=2";
+
 type Server = { host: string; descriptors: Descriptor[]; stop: () => Promise<void> };
 type Pulled = { seconds: number; peakMib: number; loopDelayP99Ms: number; loopDelayMaxMs: number };
 
 function start(script: string, args: readonly string[]) {
   const path = fileURLToPath(new URL(script, import.meta.url));
-  const runtime = "deno" in process.versions ? ["run", "--allow-all"] : [];
+  const runtime = "deno" in process.versions ? ["run", V8_FLAGS, "--allow-all"] : [];
   const child = spawn(process.execPath, [...runtime, path, ...args], {
     stdio: ["ignore", "pipe", "inherit"],
   });

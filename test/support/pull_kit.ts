@@ -22,7 +22,8 @@ import { QUICK } from "./registry_client_kit.ts";
 /** What a correct registry answers for one image, whatever the tag. */
 export function serveImage(request: SeenRequest, { manifest, config, layers }: OsImage): Answer {
   if (request.path.includes("/manifests/")) {
-    const headers = { "Content-Type": manifest.descriptor.mediaType };
+    const { mediaType, digest } = manifest.descriptor;
+    const headers = { "Content-Type": mediaType, "Docker-Content-Digest": digest };
     return respond(200, { headers, body: manifest.bytes });
   }
   const blob = [config, ...Object.values(layers)].find(({ descriptor }) =>
