@@ -90,8 +90,11 @@ async function openContext(settings: Settings, note: (message: string) => void):
 const PATIENCE_MS = 1000;
 const stop = new AbortController();
 let stoppedMs = 0;
+/** What reads its settings anew when it is asked to; nobody: then a terminal that is gone is the end. */
+let reload: (() => void) | undefined;
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(name, () => {
+    if (name === "SIGHUP" && reload) return reload();
     // Asked again after a while: whoever asks will not wait for a call that hangs. QEMU and qemu-img end with us.
     if (stop.signal.aborted && performance.now() - stoppedMs > PATIENCE_MS) process.exit(130);
     if (!stop.signal.aborted) stoppedMs = performance.now();
@@ -109,6 +112,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
     processId: process.pid,
   },
   signal: stop.signal,
+  onHangup: (listener) => reload = listener,
   openContext,
 });
 // Signal listeners and idle connections must not keep a finished command alive.

@@ -28,10 +28,19 @@ export type ServeSettings = {
   readonly checkReference: (reference: string) => void;
 };
 
+/** What can change while it serves. */
+export type Reloaded = {
+  /** Over the same root, and at the same libvirt. */
+  readonly context: AgentContext;
+  readonly checkReference: (reference: string) => void;
+};
+
 export type ServeOptions = {
   readonly signal: AbortSignal;
   /** Told once, when it listens everywhere. */
   readonly onReady: () => void;
+  /** Told once; `apply` has all that begins from then on use what it is given. */
+  readonly onServing?: (apply: (next: Reloaded) => void) => void;
   readonly onAccess: (record: AccessRecord) => void;
 };
 
@@ -48,24 +57,27 @@ const DELAY_SAMPLE_MS = 100;
 export async function serve(
   given: AgentContext,
   settings: ServeSettings,
-  { signal, onReady, onAccess }: ServeOptions,
+  { signal, onReady, onServing, onAccess }: ServeOptions,
 ): Promise<void> {
   const events = new EventLog();
   const session = LibvirtSession.start(given.libvirtUri, {
     onNotice: (notice) => tellDomain(notice, given, events),
   });
-  const context: AgentContext = { ...given, libvirtSession: session };
+  let context: AgentContext = { ...given, libvirtSession: session };
+  let { checkReference } = settings;
   const metrics = new Metrics();
   const operations = new Operations({ ...settings, events });
   let isReady = true;
   const service: Service = {
-    context,
+    get context() {
+      return context;
+    },
     operations,
     events,
     metrics,
     version: settings.version,
     isReady: () => isReady,
-    checkReference: settings.checkReference,
+    checkReference: (reference) => checkReference(reference),
   };
   describeService(service, session);
   const app = makeApp(service, { onAccess });
@@ -92,6 +104,10 @@ export async function serve(
       });
     }
     if (settings.collectEveryMs !== null) timers.push(collectNowAndThen(service, settings.collectEveryMs));
+    onServing?.((next) => {
+      context = { ...next.context, libvirtSession: session };
+      checkReference = next.checkReference;
+    });
     onReady();
     await aborted(signal);
   } finally {
@@ -167,8 +183,9 @@ function watchDelay(metrics: Metrics): ReturnType<typeof setInterval> {
   return timer;
 }
 
-function collectNowAndThen({ context, events }: Service, everyMs: number): ReturnType<typeof setInterval> {
+function collectNowAndThen(service: Service, everyMs: number): ReturnType<typeof setInterval> {
   const timer = setInterval(() => {
+    const { context, events } = service;
     void collectCache(context, { isDryRun: false }).then(
       ({ freedBytes, images }) => events.publish("gc.finished", { freedBytes, images: images.length }),
       (error: unknown) => context.note(`the cache was not collected: ${toShimError(error).message}`),

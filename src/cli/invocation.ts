@@ -19,6 +19,8 @@ export type Composition = {
   readonly environment: Environment;
   /** Aborted by SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
+  /** Whoever listens is told of SIGHUP, which then ends nothing. */
+  readonly onHangup: (listener: () => void) => void;
   readonly openContext: (settings: Settings, note: (message: string) => void) => Promise<AgentContext>;
 };
 
@@ -28,7 +30,10 @@ export type Invocation = {
   readonly terminal: Terminal;
   readonly environment: Environment;
   readonly settings: Settings;
-  readonly openContext: () => Promise<AgentContext>;
+  /** With the settings it was begun with, or others. */
+  readonly openContext: (settings?: Settings) => Promise<AgentContext>;
+  /** Reads the configuration again. @throws {ShimError} CONFIG_INVALID; then nothing has changed */
+  readonly readSettings: () => Promise<Settings>;
   /** The service that was named; then what it does is asked of it. Null: the command does its work itself. */
   readonly service: BootshimClient | null;
   /** Writes the result to stdout: the value as one JSON document, or its text. */
@@ -72,11 +77,12 @@ export async function beginInvocation(command: Command, composition: Composition
     terminal,
     environment,
     settings,
+    readSettings: () => loadSettings(global, environment),
     service: socketPath === undefined ? null : new (await import("../api/client.ts")).BootshimClient({
       socketPath: resolve(environment.workingDirectory, socketPath),
     }),
-    openContext: async () =>
-      await composition.openContext(settings, (message) => logger.warn("{note}", { note: message })),
+    openContext: async (given = settings) =>
+      await composition.openContext(given, (message) => logger.warn("{note}", { note: message })),
     print: (value, formatText) =>
       terminal.writeOut(global.output === "json" ? JSON.stringify(value, null, 2) + "\n" : formatText(value)),
     // A program that reads JSON may read stderr for the error's document: plain lines would be in its way.

@@ -28,6 +28,7 @@ export async function runTestProgram(
       processId: 1,
     },
     signal: new AbortController().signal,
+    onHangup: () => {},
     openContext: ({ rootDirectory, registries, imageLimits, libvirtUri }, note) =>
       openAgent(rootDirectory, {
         registries: new Registries({ ...registries, onWarning: note }),

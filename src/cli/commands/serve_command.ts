@@ -2,13 +2,13 @@ import { isIP } from "node:net";
 import type { Command } from "commander";
 import { z } from "zod";
 import { checkCallerReference } from "../../api/caller_reference.ts";
-import type { ServeSettings } from "../../api/serve.ts";
+import type { Reloaded, ServeSettings } from "../../api/serve.ts";
 import type { Environment } from "../../config/settings.ts";
-import { ShimError } from "../../errors.ts";
+import { ShimError, toShimError } from "../../errors.ts";
 import { groupIdOf } from "../../host/accounts.ts";
 import { effectiveUserId } from "../../host/file_system.ts";
 import { addExamples } from "../examples.ts";
-import { beginInvocation, type Composition, readOptions } from "../invocation.ts";
+import { beginInvocation, type Composition, type Invocation, readOptions } from "../invocation.ts";
 import { logger } from "../logging.ts";
 import { VERSION } from "../version.ts";
 
@@ -65,12 +65,36 @@ export function registerServe(program: Command, composition: Composition): void 
         const where = "fd" in socket ? "the socket it was given" : socket.path;
         terminal.writeError(`bootshim ${VERSION} serves on ${where}\n`);
       },
+      onServing: (apply) => {
+        composition.onHangup(() => {
+          void reload(invocation).then((next) => {
+            apply(next);
+            terminal.writeError("bootshim has read its configuration again\n");
+          }, (error: unknown) => {
+            logger.error("the configuration stays as it was: {error}", { error: toShimError(error).message });
+          });
+        });
+      },
       onAccess: ({ cause, ...record }) => {
         logger.info("{method} {path} {status} {durationMs} ms {requestId}", record);
         if (cause !== undefined) logger.error("request {requestId} failed: {cause}", { ...record, cause });
       },
     });
   });
+}
+
+/**
+ * What the configuration says now of registries, logins, policy, limits and the cache. Root, sockets and libvirt stay.
+ *
+ * @throws {ShimError} CONFIG_INVALID
+ */
+async function reload({ settings: before, readSettings, openContext }: Invocation): Promise<Reloaded> {
+  const read = await readSettings();
+  const { rootDirectory, libvirtUri } = before;
+  return {
+    context: await openContext({ ...read, rootDirectory, libvirtUri }),
+    checkReference: (reference) => checkCallerReference(reference, read.api.namedRegistries),
+  };
 }
 
 function allowedUsers(given: readonly string[]): ReadonlySet<number> | null {

@@ -14,6 +14,7 @@ const composition: Composition = {
     processId: 1,
   },
   signal: new AbortController().signal,
+  onHangup: () => {},
   openContext: () => Promise.reject(new Error("nothing is run here")),
 };
 

@@ -106,6 +106,7 @@ describe("errors under -o json", () => {
     const failing = async (error: unknown) =>
       await runTestProgram(["images", "-o", "json"], {
         directory: temporary(),
+        onHangup: () => {},
         openContext: () => Promise.reject(error),
       });
     const known = await failing(new ShimError("REGISTRY_TIMEOUT", "Cannot wait"));
@@ -173,6 +174,7 @@ describe("help", () => {
       const opened = new ShimError("BUSY", "Cannot go further: the command line was read");
       const end = await runTestProgram(argv, {
         directory: temporary(),
+        onHangup: () => {},
         openContext: () => Promise.reject(opened),
       });
       expect([example, end.exitCode, end.stderr]).toEqual([
@@ -210,6 +212,7 @@ describe("settings", () => {
       runTestProgram(argv, {
         directory: temporary(),
         variables: { BOOTSHIM_CONFIG: config },
+        onHangup: () => {},
         openContext: (settings) => {
           seen.push(settings);
           return openAgent(settings.rootDirectory);
@@ -239,6 +242,7 @@ describe("notes", () => {
     await runTestProgram(["images", ...argv], {
       directory: temporary(),
       terminal,
+      onHangup: () => {},
       openContext: ({ rootDirectory }, note) => {
         note("something \x1b[31modd");
         return openAgent(rootDirectory);
