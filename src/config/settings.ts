@@ -31,7 +31,7 @@ const size = z.union([
 ]);
 
 /** The configuration file. Strict: a misspelt key is an error, not a setting that silently does nothing. */
-const fileSchema = z.strictObject({
+export const fileSchema = z.strictObject({
   /** Where images and machines are kept. */
   root: z.string().startsWith("/", "must be an absolute path").optional(),
   registry: registrySchema,
