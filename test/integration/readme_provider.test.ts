@@ -86,9 +86,7 @@ function keysOf(schema: unknown, before = ""): string[] {
     const each = isObject(schema) ? schema["additionalProperties"] : undefined;
     return isObject(each) ? keysOf(each, "… .") : [before.slice(0, -1)];
   }
-  return Object.entries(schema["properties"]).flatMap(([name, inner]) =>
-    keysOf(inner, `${before}${name}.`)
-  );
+  return Object.entries(schema["properties"]).flatMap(([name, inner]) => keysOf(inner, `${before}${name}.`));
 }
 
 describe("the settings of README.md", () => {

@@ -1,0 +1,138 @@
+/**
+ * What the service does under load: one image for 200 machines at once, warm prepares, and 50 operations cut off by
+ * SIGKILL. Figures are printed, not asserted; what must hold on any machine is.
+ */
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { prepareDocument } from "../../src/agent/prepare_document.ts";
+import { bootshimJson } from "../support/bootshim_command.ts";
+import { makeGuestPart } from "../support/guest_image.ts";
+import { randomWord } from "../support/random_word.ts";
+import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
+import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type ServiceProcess, startService } from "../support/service.ts";
+
+let work: string;
+let registry: RegistryServer;
+let proxy: RegistryProxy;
+let reference: string;
+
+beforeAll(async () => {
+  work = await mkdtemp(join(tmpdir(), "bootshim-load-"));
+  registry = await startRegistryServer();
+  proxy = await startRegistryProxy(registry.host);
+  reference = `${proxy.host}/os/demo:1`;
+  const maker = { root: join(work, "maker") };
+  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
+    "initramfs",
+  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
+  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
+  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+});
+
+afterAll(async () => {
+  await proxy.stop();
+  await registry.stop();
+  await rm(work, { recursive: true, force: true });
+});
+
+async function start(name: string): Promise<ServiceProcess> {
+  const config = join(work, "config.toml");
+  await writeFile(config, `[registry]\ninsecure = ["${proxy.host}"]\n`);
+  return await startService({ root: join(work, name), environment: { BOOTSHIM_CONFIG: config } });
+}
+
+function prepareMachine(service: ServiceProcess, id: string) {
+  return service.ask(`/v1/machines/${id}`, {
+    method: "PUT",
+    body: { reference, machine: { network: "none" } },
+  });
+}
+
+const sortedMs = (durations: number[]) => durations.toSorted((a, b) => a - b);
+const at = (sorted: number[], share: number) =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+
+it(
+  "prepares 200 machines of one uncached image with one transfer, and answers health meanwhile",
+  async () => {
+    const service = await start("crowd");
+    try {
+      proxy.requests.length = 0;
+      const startMs = performance.now();
+      let isDone = false;
+      const all = Promise.all(
+        Array.from({ length: 200 }, (_, index) => prepareMachine(service, `vm-${index}`)),
+      );
+      void all.finally(() => isDone = true);
+      const waits: number[] = [];
+      while (!isDone) {
+        const askedMs = performance.now();
+        expect((await service.ask("/healthz")).status).toBe(200);
+        waits.push(performance.now() - askedMs);
+        await wait(5);
+      }
+      const answers = await all;
+      const elapsedMs = performance.now() - startMs;
+      expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+      const { layers } = prepareDocument.parse(answers[0]?.json);
+      const imageBytes = layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+      // Each byte once, whatever the number of connections it came over; documents and tries at more connections beside.
+      expect(proxy.sentBytes).toBeLessThan(imageBytes * 1.2);
+      const sorted = sortedMs(waits);
+      const peak = /VmHWM:\s+(\d+)/.exec(await readFile(`/proc/${service.pid}/status`, "utf8"))?.[1];
+      const warm: number[] = [];
+      for (let index = 0; index < 200; index++) {
+        const askedMs = performance.now();
+        const { json } = await service.ask("/v1/prepare", { body: { reference } });
+        warm.push(performance.now() - askedMs);
+        expect(json).toMatchObject({ cached: true });
+      }
+      console.log(JSON.stringify({
+        elapsedMs: Math.round(elapsedMs),
+        sentBytes: proxy.sentBytes,
+        imageBytes,
+        healthP50Ms: at(sorted, 0.5),
+        healthP99Ms: at(sorted, 0.99),
+        peakResidentMib: Number(peak) / 1024,
+        warmMedianMs: at(sortedMs(warm), 0.5),
+        warmP99Ms: at(sortedMs(warm), 0.99),
+      }));
+    } finally {
+      expect(await service.stop()).toBe(0);
+    }
+  },
+  300_000,
+);
+
+it("AP12 SIGKILL in the middle of 50 operations loses nothing: each request again ends right", async () => {
+  const killed = await start("killed");
+  const ids = Array.from({ length: 50 }, (_, index) => `vm-${index}`);
+  const lost = ids.map((id) => prepareMachine(killed, id).catch(() => undefined));
+  for (let tries = 0; tries < 1000; tries++) {
+    const { json } = await killed.ask("/v1/machines");
+    if (Array.isArray(json) && json.length >= 3) break;
+    await wait(5);
+  }
+  await killed.kill();
+  await Promise.all(lost);
+  const next = await start("killed");
+  try {
+    const { json: before } = await next.ask("/v1/machines");
+    const kept = before as { id: string; uuid: string }[];
+    expect(kept.length).toBeGreaterThan(0);
+    const answers = await Promise.all(ids.map((id) => prepareMachine(next, id)));
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+    const after = (await next.ask("/v1/machines")).json as { id: string; uuid: string }[];
+    expect(after.map(({ id }) => id).sort()).toEqual(ids.toSorted());
+    expect(new Set(after.map(({ uuid }) => uuid)).size).toBe(50);
+    // What was whole before is the same machine still.
+    for (const machine of kept) expect(after).toContainEqual(machine);
+    console.log(`machines whole at SIGKILL: ${kept.length} of 50`);
+  } finally {
+    expect(await next.stop()).toBe(0);
+  }
+}, 300_000);
