@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config";
 
-/** Lanes are folders. Those that start real servers and guests run one file after the other: the host has one libvirtd. */
+/** Lanes are folders. The quick ones take as many processes as there are processors. */
 const quick = (name: string) => ({
   test: {
     name,
@@ -9,11 +9,13 @@ const quick = (name: string) => ({
     testTimeout: 60_000,
   },
 });
-const real = (name: string) => ({
+/** Those that start real servers and guests: with guests one file after the other, as the host has one libvirtd. */
+const real = (name: string, { hasGuests = true } = {}) => ({
   test: {
     name,
     include: [`test/${name}/**/*.test.ts`],
-    fileParallelism: false,
+    fileParallelism: !hasGuests,
+    ...(hasGuests ? {} : { maxWorkers: 2 }),
     setupFiles: ["test/support/fuzz_runs.ts"],
     maxConcurrency: 2,
     testTimeout: 120_000,
@@ -30,7 +32,7 @@ export default defineConfig({
       quick("contract"),
       quick("golden"),
       real("integration"),
-      real("fault"),
+      real("fault", { hasGuests: false }),
       real("fuzz"),
       real("chaos"),
     ],
