@@ -3,10 +3,11 @@ import { nodeFileSystem } from "../host/file_system.ts";
 import { qemuGroupId } from "../host/qemu_group.ts";
 import { toShimError } from "../errors.ts";
 import type { Architecture } from "../image/platform.ts";
-import { LibvirtConnection } from "../libvirt/connection.ts";
+import type { DomainControl } from "../libvirt/domain_control.ts";
 import { type ProgramEnvironment, requireProgram } from "../qemu/program_path.ts";
 import { readQemuVersion } from "../qemu/qemu_version.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { withLibvirt } from "./domains.ts";
 import { accelerationVerdict, chooseFirmware, freeHugePagesMib, TPM_PROGRAMS } from "./host_facts.ts";
 
 /** One line of the doctor's report. `remedy` is there unless the verdict is ok. */
@@ -145,23 +146,20 @@ async function examineLibvirt(
   context: AgentContext,
   { signal }: { signal?: AbortSignal | undefined },
 ): Promise<Verdict> {
-  const connection = await LibvirtConnection.open(context.libvirtUri, { signal });
-  try {
+  return await withLibvirt(context, async (connection) => {
     const { libraryVersion, hypervisorVersion } = await connection.version();
     const found = `libvirt ${libraryVersion ?? "of unknown version"} at ${context.libvirtUri}, hypervisor ${
       hypervisorVersion ?? "of unknown version"
     }`;
     return await examineGuests(connection, { context, found });
-  } finally {
-    await connection.close();
-  }
+  }, { signal });
 }
 
 const LIBVIRT_ARCHITECTURES: Readonly<Record<Architecture, string>> = { amd64: "x86_64", arm64: "aarch64" };
 
 /** What libvirt itself says that it can run here: it probes for itself, and defines nothing that it does not know. */
 async function examineGuests(
-  connection: LibvirtConnection,
+  connection: DomainControl,
   { context, found }: { readonly context: AgentContext; readonly found: string },
 ): Promise<Verdict> {
   // Loaded here only: no other command reads XML

@@ -107,8 +107,13 @@ async function mayCall(socket: Socket, { allowedUserIds }: CallerRules): Promise
   }
 }
 
-/** A web page's script can reach loopback by a name of its own: then the Host is that name. */
+/**
+ * A web page's script can reach loopback by a name of its own: then the Host is that name. And a page can send a form or
+ * an empty request anywhere: then browsers say who does. Programs that are no browsers send no Origin.
+ */
 function isForUs({ headers }: IncomingMessage): boolean {
+  const fetchSite = headers["sec-fetch-site"];
+  if (headers.origin !== undefined || (fetchSite !== undefined && fetchSite !== "none")) return false;
   const host = headers.host?.replace(/:[0-9]+$/, "");
   return host === "127.0.0.1" || host === "[::1]" || host === "localhost";
 }

@@ -30,7 +30,9 @@ const MAX_PATH_BYTES = 107;
 export async function listenOnSocket(server: Server, place: SocketPlace): Promise<() => Promise<void>> {
   const { path, mode, groupId } = place;
   return await withIoErrors({ action: "listen", path }, async () => {
-    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    const made = await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    // Who may connect has to get there; a directory that was there is its owner's business.
+    if (made !== undefined && groupId !== null) await chown(dirname(path), -1, groupId);
     await requireFree(path);
     const privateDirectory = join(dirname(path), `.b${randomBytes(4).toString("hex")}`);
     const bound = join(privateDirectory, "s");

@@ -16,7 +16,7 @@ const GLOBAL_FLAGS: readonly (readonly [flags: string, description: string])[] =
 ];
 
 export const globalOptions = z.object({
-  root: z.string().optional(),
+  root: z.string().min(1, "must not be empty").optional(),
   config: z.string().optional(),
   connect: z.string().optional(),
   socket: z.string().min(1).optional(),

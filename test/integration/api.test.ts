@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, lstat, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { request } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -350,6 +351,36 @@ describe("callers that misbehave", () => {
     const statuses = new Set(answers.map(({ status }) => status));
     for (const status of statuses) expect([200, 404, 503]).toContain(status);
     expect(answers.filter((_, index) => index % 10 === 0).every(({ status }) => status === 200)).toBe(true);
+  });
+});
+
+describe("loopback TCP", () => {
+  it("serves programs, and no web page; it does not pretend to know its callers", async () => {
+    const port = 20_000 + Math.floor(Math.random() * 20_000);
+    const open = await startService({ root: join(work, "tcp"), argv: ["--listen", `127.0.0.1:${port}`] });
+    try {
+      const ask = async (headers: Record<string, string>) =>
+        await new Promise<number | undefined>((resolve, reject) => {
+          const asked = request(
+            { port, host: "127.0.0.1", path: "/v1/gc", method: "POST", headers },
+            (answer) => {
+              answer.resume();
+              resolve(answer.statusCode);
+            },
+          );
+          asked.on("error", reject);
+          asked.end();
+        });
+      expect(await ask({})).toBe(200);
+      expect(await ask({ host: "evil.example:80" })).toBe(403);
+      expect(await ask({ origin: "https://evil.example" })).toBe(403);
+      expect(await ask({ "sec-fetch-site": "cross-site" })).toBe(403);
+    } finally {
+      await open.stop();
+    }
+    const both = ["serve", "--listen", `127.0.0.1:${port}`, "--allow-uid", "1", "-o", "json"];
+    const { exitCode, stderr } = await bootshim(both, { root });
+    expect([exitCode, JSON.parse(stderr)]).toMatchObject([64, { error: { code: "REQUEST_INVALID" } }]);
   });
 });
 

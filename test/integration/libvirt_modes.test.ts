@@ -291,6 +291,10 @@ describe("QEMU's own view", () => {
       const read = (name: string) => readFile(`/proc/${pid}/${name}`, "utf8");
       expect(await read("environ")).not.toContain(secret);
       expect(await read("cmdline")).not.toContain(secret);
+      // The filter is put on when QEMU has made its machine, and just before the guest's first step.
+      for (let tries = 0; tries < 400 && !/^Seccomp:\s+2$/m.test(await read("status")); tries++) {
+        await wait(50);
+      }
       expect(await read("status")).toMatch(/^Seccomp:\s+2$/m);
       expect(await read("status")).toMatch(/^NoNewPrivs:\s+1$/m);
       const { stdout } = await execute("ls", ["-l", `/proc/${pid}/fd`]);

@@ -44,6 +44,13 @@ export function registerServe(program: Command, composition: Composition): void 
     const given = readOptions(command, options);
     const { environment, settings, signal, terminal } = invocation;
     const context = await invocation.openContext();
+    if (given.listen !== undefined && given.allowUid.length > 0) {
+      throw new ShimError(
+        "REQUEST_INVALID",
+        "Cannot serve with --listen and --allow-uid: over TCP nobody can tell which user calls",
+        { details: { remedy: "do without --listen, or without --allow-uid" } },
+      );
+    }
     const serveSettings: ServeSettings = {
       socket: handedDescriptor(environment) ?? {
         path: given.socket ?? defaultSocket(environment),
