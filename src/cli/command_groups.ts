@@ -49,6 +49,10 @@ const GROUPS: readonly CommandGroup[] = [
   },
   { names: ["doctor"], load: async () => (await import("./commands/doctor_command.ts")).registerDoctor },
   { names: ["serve"], load: async () => (await import("./commands/serve_command.ts")).registerServe },
+  {
+    names: ["completion"],
+    load: async () => (await import("./commands/completion_command.ts")).registerCompletion,
+  },
 ];
 
 /**
@@ -60,8 +64,14 @@ export async function loadCommands(argv: readonly string[]): Promise<readonly Re
   const [first = ""] = argv;
   // The version is the program's own word.
   if (first === "version" || (first === "--version" && argv.length === 1)) return [];
+  // What is completed may be any of them.
+  if (argv.includes("completion") && argv.includes("candidates")) return await loadAll();
   const named = GROUPS.filter(({ names }) => names.some((name) => argv.includes(name)));
   const isPlain = named.length > 0 &&
     (first.startsWith("-") || named.some(({ names }) => names.includes(first)));
-  return await Promise.all((isPlain ? named : GROUPS).map(({ load }) => load()));
+  return isPlain ? await Promise.all(named.map(({ load }) => load())) : await loadAll();
+}
+
+async function loadAll(): Promise<readonly Register[]> {
+  return await Promise.all(GROUPS.map(({ load }) => load()));
 }

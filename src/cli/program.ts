@@ -2,7 +2,7 @@ import { Command, CommanderError } from "commander";
 import { ShimError } from "../errors.ts";
 import { loadCommands } from "./command_groups.ts";
 import { addExamples } from "./examples.ts";
-import { addGlobalOptions, globalOptions } from "./global_options.ts";
+import { addGlobalOptions, addGlobalVariables, globalOptions } from "./global_options.ts";
 import { type Composition, readOptions } from "./invocation.ts";
 import { formatError } from "./report_error.ts";
 import { ReaderGone } from "./terminal.ts";
@@ -25,7 +25,10 @@ export async function runProgram(argv: readonly string[], composition: Compositi
     if (thrown instanceof ReaderGone) return ReaderGone.EXIT_CODE;
     const error = thrown instanceof CommanderError ? usageError(thrown) : thrown;
     // The flags may be what was wrong, so the style of the report is looked up in argv itself.
-    const style = { format: wantsJson(argv) ? "json" : "text", isDebug: wantsDebug(argv) } as const;
+    const { variables } = composition.environment;
+    const format = outputWord(argv) ?? variables["BOOTSHIM_OUTPUT"];
+    const isDebug = wantsDebug(argv) || /^(debug|trace)$/.test(variables["BOOTSHIM_LOG_LEVEL"] ?? "");
+    const style = { format: format === "json" ? "json" : "text", isDebug } as const;
     terminal.writeError(formatError(error, style));
     return error instanceof ShimError ? error.exitCode : 70;
   }
@@ -47,6 +50,7 @@ async function makeProgram(argv: readonly string[], composition: Composition): P
       getOutHasColors: () => false,
     });
   addGlobalOptions(program, { isProgram: true });
+  addGlobalVariables(program, composition.environment.variables);
   for (const register of await loadCommands(argv)) register(program, composition);
   registerVersion(program, composition);
   registerHelp(program);
@@ -95,11 +99,13 @@ function usageError(error: CommanderError): ShimError {
   });
 }
 
-function wantsJson(argv: readonly string[]): boolean {
-  return argv.some((word, index) =>
-    /^(-q*ojson|--output=json)$/.test(word) ||
-    (/^(-q*o|--output)$/.test(word) && argv[index + 1] === "json")
-  );
+/** The last output format that `argv` names, in whatever way it is spelt. */
+function outputWord(argv: readonly string[]): string | undefined {
+  return argv.flatMap((word, index) => {
+    const [, joined] = /^(?:-q*o|--output=)(.+)$/s.exec(word) ?? [];
+    if (joined !== undefined) return [joined];
+    return /^(-q*o|--output)$/.test(word) ? argv.slice(index + 1, index + 2) : [];
+  }).at(-1);
 }
 
 function wantsDebug(argv: readonly string[]): boolean {

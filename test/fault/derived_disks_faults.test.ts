@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { lstat, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { ShimError } from "../../src/errors.ts";
 import { type FileSystem, nodeFileSystem } from "../../src/host/file_system.ts";
 import type { Descriptor } from "../../src/image/descriptor.ts";
@@ -140,6 +140,11 @@ describe("several processes", () => {
     let hasBegun = false;
     const waiting = disks.unpackedDisk(layer, GZIP, { onProgress: () => hasBegun = true });
     expect([hasBegun, await disks.find(layer)]).toEqual([false, undefined]);
+    // It reads before it writes: only now there is something to leave behind.
+    await vi.waitFor(
+      async () => expect(await readdir(join(rootDirectory, "ingest"))).toHaveLength(1),
+      30_000,
+    );
     child.kill("SIGKILL");
     expect(await child.exited).toBeNull();
     expect(await waiting).toEqual({

@@ -1,13 +1,23 @@
 import { Command } from "commander";
 import { describe, expect, it } from "vitest";
-import { addGlobalOptions, givenOptions, globalOptions } from "../../../src/cli/global_options.ts";
+import {
+  addGlobalOptions,
+  addGlobalVariables,
+  givenOptions,
+  globalOptions,
+} from "../../../src/cli/global_options.ts";
 import { readOptions } from "../../../src/cli/invocation.ts";
 import { refusalOf } from "../../support/failures.ts";
 
 /** Runs `argv` through a program with one plain command and one that has a `--config` of its own. */
 async function commandOf(...argv: string[]): Promise<Command> {
+  return await commandUnder({}, argv);
+}
+
+async function commandUnder(variables: Record<string, string>, argv: readonly string[]): Promise<Command> {
   const program = new Command("program").enablePositionalOptions().exitOverride();
   addGlobalOptions(program, { isProgram: true });
+  addGlobalVariables(program, variables);
   let ran: Command | undefined;
   const plain = program.command("plain").option("--own <word>", "its own", "unset");
   const other = program.command("other").option("--config <part>", "its own");
@@ -45,6 +55,26 @@ describe("global options", () => {
   ])("%j means the same before and after the command's name", async (argv, expected) => {
     expect(await read(...argv, "plain")).toEqual({ ...DEFAULTS, ...expected });
     expect(await read("plain", ...argv)).toEqual({ ...DEFAULTS, ...expected });
+  });
+
+  it.each([
+    [{ BOOTSHIM_OUTPUT: "json" }, { output: "json" }],
+    [{ BOOTSHIM_CONNECT: "test:///default" }, { connect: "test:///default" }],
+    [{ BOOTSHIM_LOG_LEVEL: "debug", BOOTSHIM_LOG_FORMAT: "json" }, { logLevel: "debug", logFormat: "json" }],
+    [{ BOOTSHIM_QUIET: "1", BOOTSHIM_NO_PROGRESS: "yes" }, { quiet: true, progress: false }],
+    [{ BOOTSHIM_QUIET: "0", BOOTSHIM_NO_PROGRESS: "false" }, {}],
+    [{ BOOTSHIM_QUIET: "", BOOTSHIM_OUTPUT: "" }, {}],
+  ])("%j says the same where the flag is not given", async (variables, expected) => {
+    const under = async (...argv: string[]) =>
+      readOptions(await commandUnder(variables, argv), globalOptions);
+    expect(await under("plain")).toEqual({ ...DEFAULTS, ...expected });
+    expect(await under("plain", "-o", "text")).toMatchObject({ output: "text" });
+    expect(await under("-o", "text", "plain")).toMatchObject({ output: "text" });
+  });
+
+  it.each([{ BOOTSHIM_OUTPUT: "yaml" }, { BOOTSHIM_QUIET: "maybe" }])("refuse %j", async (variables) => {
+    const command = await commandUnder(variables, ["plain"]);
+    expect(refusalOf(() => readOptions(command, globalOptions))).toMatchObject({ code: "REQUEST_INVALID" });
   });
 
   it("may be split around the name; the later one wins", async () => {

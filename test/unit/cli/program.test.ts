@@ -177,10 +177,12 @@ describe("help", () => {
         onHangup: () => {},
         openContext: () => Promise.reject(opened),
       });
+      // What it prints needs no cache.
+      const isPlain = argv[0] === "completion";
       expect([example, end.exitCode, end.stderr]).toEqual([
         example,
-        75,
-        expect.stringContaining(opened.message),
+        isPlain ? 0 : 75,
+        isPlain ? "" : expect.stringContaining(opened.message),
       ]);
     }
   });
