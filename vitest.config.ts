@@ -9,7 +9,7 @@ const quick = (name: string) => ({
     testTimeout: 60_000,
   },
 });
-/** Those that start real servers and guests: with guests one file after the other, as the host has one libvirtd. */
+/** Those that start real servers, and guests: these one file after the other, as the host has one libvirtd. */
 const real = (name: string, { hasGuests = true } = {}) => ({
   test: {
     name,
@@ -31,7 +31,8 @@ export default defineConfig({
       quick("unit"),
       quick("contract"),
       quick("golden"),
-      real("integration"),
+      real("integration", { hasGuests: false }),
+      real("guest"),
       real("fault", { hasGuests: false }),
       real("fuzz"),
       real("chaos"),

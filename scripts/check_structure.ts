@@ -30,6 +30,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   undici: ["registry"],
   hono: ["api"],
   "@hono/node-server": ["api"],
+  "@opentelemetry/api": ["api"],
   commander: ["cli"],
   "cli-progress": ["cli"],
   "pretty-bytes": ["cli"],

@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import { CASE_TITLES } from "../test/support/case_ids.ts";
 
-const LANES = ["unit", "contract", "golden", "fault", "fuzz", "integration"];
+const LANES = ["unit", "contract", "golden", "fault", "fuzz", "integration", "guest"];
 const root = join(import.meta.dirname ?? ".", "..");
 
 const report = z.object({

@@ -84,7 +84,7 @@ export async function prepareMachine(
   const build = async (directory: string) =>
     await BUILDING.take(
       async () => await buildMachine(context, { ...parts, id, directory, options }),
-      options.signal,
+      { signal: options.signal },
     );
   const create = async (held: HeldMachine) =>
     await held.create(build, { isUuidGiven: parts.machine.uuid !== null });

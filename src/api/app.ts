@@ -8,6 +8,7 @@ import { PROBLEM_TYPE, problemOf } from "./problem.ts";
 import type { Reply, Route } from "./route.ts";
 import { ALL_ROUTES } from "./routes/all_routes.ts";
 import type { Service } from "./service.ts";
+import { traceRequest } from "./tracing.ts";
 
 /** More than any request has: three provisioning files among it, but no image. */
 export const MAX_BODY_BYTES = 1024 * 1024;
@@ -52,7 +53,19 @@ export function makeApp(
     app.on(
       each.method.toUpperCase(),
       path,
-      async (c) => toResponse(c, await answer(c.req.raw, c.req.param(), each, service)),
+      async (c) => {
+        const method = each.method.toUpperCase();
+        const attributes = {
+          "http.request.method": method,
+          "http.route": each.path,
+          "bootshim.request": c.get("requestId"),
+        };
+        const reply = await traceRequest(
+          { name: `${method} ${each.path}`, headers: c.req.raw.headers, attributes },
+          () => answer(c.req.raw, c.req.param(), each, service),
+        );
+        return toResponse(c, reply);
+      },
     );
   }
   app.get("/openapi.json", (c) => c.json(document));

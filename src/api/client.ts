@@ -5,6 +5,7 @@ import { errorOf, parseAnswer, readText, send, type Sent, type ServicePlace } fr
 import {
   collectedDocument,
   collectRequest,
+  definitionDocument,
   domainReport,
   imageDocument,
   listedMachine,
@@ -133,6 +134,11 @@ export class BootshimClient {
   /** Removes its definition, disks and record. */
   release(id: string, options: CallOptions = {}) {
     return this.#call({ method: "DELETE", path: machinePath(id), ...options }, releasedMachine);
+  }
+
+  /** Domain XML, its fragments and the QEMU command at once. */
+  definition(id: string, options: CallOptions = {}) {
+    return this.#get(`${machinePath(id)}/definition`, definitionDocument, options);
   }
 
   async domainXml(id: string, fragment?: "os" | "disks", options: CallOptions = {}): Promise<string> {

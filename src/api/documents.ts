@@ -64,6 +64,12 @@ export const shownMachine = listedMachine.extend({
   state: z.string().nullable().describe("in libvirt's words; null when libvirt does not answer"),
 });
 
+export const definitionDocument = z.strictObject({
+  domainXml: z.string(),
+  fragments: z.strictObject({ os: z.string(), disks: z.string() }),
+  qemuCommand: z.array(z.string()),
+});
+
 export const domainReport = z.strictObject({ id: z.string(), uuid: z.string(), state: z.string() });
 export const releasedMachine = z.strictObject({ id: z.string() });
 export const versionDocument = z.strictObject({ version: z.string() });

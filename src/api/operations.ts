@@ -5,12 +5,15 @@ import { Turns } from "../agent/turns.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import type { EventLog } from "./event_log.ts";
 import type { OperationDocument, OperationProgress } from "./operation.ts";
+import { traceOperation } from "./tracing.ts";
 
 export type OperationWork = {
   /** Equal for equal wishes: whoever asks for what is being done already joins it. */
   readonly key: string;
-  /** What events name it by. */
-  readonly subject: Readonly<Record<string, unknown>>;
+  /** What events and traces name it by. */
+  readonly subject: Readonly<Record<string, string>>;
+  /** Operations of one row wait for each other; no row waits for another's. */
+  readonly row: string;
   readonly run: (options: OperationOptions) => Promise<PrepareDocument>;
 };
 
@@ -132,13 +135,27 @@ export class Operations {
       operation.progress = { ...progress, layers: [...progress.layers] };
       this.#publish("operation.progress", operation, { progress: operation.progress });
     };
+    const { id } = operation;
     try {
-      const document = await this.#turns.take(async () => {
-        stop.signal.throwIfAborted();
-        operation.state = "running";
-        this.#publish("operation.running", operation);
-        return await work.run({ signal: stop.signal, onProgress });
-      }, stop.signal);
+      const document = await traceOperation(
+        "prepare",
+        { "bootshim.operation": id, ...work.subject },
+        async (enter) => {
+          enter("waiting");
+          return await this.#turns.take(async () => {
+            stop.signal.throwIfAborted();
+            operation.state = "running";
+            this.#publish("operation.running", operation);
+            return await work.run({
+              signal: stop.signal,
+              onProgress: (progress) => {
+                enter(progress.phase);
+                onProgress(progress);
+              },
+            });
+          }, { signal: stop.signal, row: work.row });
+        },
+      );
       operation.state = "succeeded";
       operation.result = document;
       this.#finish(operation);

@@ -150,7 +150,8 @@ async function quiet(servers: readonly Server[], operations: Operations): Promis
   clearTimeout(deadline);
 }
 
-function describeService({ metrics, operations, context }: Service, session: LibvirtSession): void {
+function describeService(service: Service, session: LibvirtSession): void {
+  const { metrics, operations } = service;
   metrics.onLook(() => {
     const { running, pending } = operations.counts();
     metrics.set("bootshim_operations", "Operations by state", running, { state: "running" });
@@ -161,10 +162,18 @@ function describeService({ metrics, operations, context }: Service, session: Lib
     metrics.set("bootshim_resident_bytes", "Memory of the process", process.memoryUsage.rss());
   });
   metrics.onLook(async () => {
-    metrics.set("bootshim_images", "Images in the cache", (await context.content.references()).length);
+    metrics.set(
+      "bootshim_images",
+      "Images in the cache",
+      (await service.context.content.references()).length,
+    );
   });
   metrics.onLook(async () => {
-    metrics.set("bootshim_machines", "Prepared machines", (await context.machines.list()).machines.length);
+    metrics.set(
+      "bootshim_machines",
+      "Prepared machines",
+      (await service.context.machines.list()).machines.length,
+    );
   });
   metrics.onLook(() =>
     metrics.set("bootshim_libvirt_connected", "Whether libvirt answers", session.isConnected ? 1 : 0)

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { prepareDocument } from "../../src/agent/prepare_document.ts";
+import { BootshimClient } from "../../src/api/client.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
 import { makeGuestPart } from "../support/guest_image.ts";
 import { randomWord } from "../support/random_word.ts";
@@ -123,6 +124,17 @@ describe("machines", () => {
     expect(await service.ask(path)).toMatchObject({ status: 200, json: { id, machine: { id } } });
     expect((await service.ask(`${path}/domain.xml`)).text).toMatch(/^<domain /);
     expect((await service.ask(`${path}/domain.xml?fragment=os`)).text).toMatch(/^<os>/);
+    const [xml, os, disks, command] = await Promise.all([
+      ...["domain.xml", "domain.xml?fragment=os", "domain.xml?fragment=disks"].map(async (name) =>
+        (await service.ask(`${path}/${name}`)).text
+      ),
+      service.ask(`${path}/qemu-command`).then(({ json }) => json),
+    ]);
+    expect((await service.ask(`${path}/definition`)).json).toEqual({
+      domainXml: xml,
+      fragments: { os, disks },
+      qemuCommand: command,
+    });
     expect((await service.ask(`${path}/qemu-command`)).json).toEqual(
       prepareDocument.parse(put.json).machine?.qemuCommand,
     );
@@ -165,6 +177,44 @@ describe("events", () => {
     };
     expect(await read("0")).toMatch(/event: image\.pulled\n/);
     expect(await read("999999")).toMatch(/event: resync\n/);
+  });
+});
+
+describe("events of an image and its machine", () => {
+  it("tell a pull from its end, and whose failure it was", async () => {
+    const own = await startService({
+      root: join(work, "events"),
+      environment: { BOOTSHIM_CONFIG: config },
+    });
+    const log = new AbortController();
+    try {
+      const id = `told-${randomWord()}`;
+      const path = `/v1/machines/${id}`;
+      const put = (body: object) => own.ask(path, { method: "PUT", body });
+      const missing = `${proxy.host}/os/none-${randomWord()}:1`;
+      expect((await put({ reference, machine: { network: "none" } })).status).toBe(200);
+      expect((await put({ reference, machine: { network: "user" } })).status).toBe(409);
+      expect((await own.ask("/v1/prepare", { body: { reference: missing } })).status).toBe(404);
+      expect((await own.ask(path, { method: "DELETE" })).status).toBe(200);
+      const client = new BootshimClient({ socketPath: own.socketPath });
+      const told: [string, Readonly<Record<string, unknown>>][] = [];
+      for await (const { type, data } of client.events({ afterId: 0, signal: log.signal })) {
+        const { at: _, ...rest } = data;
+        if (/^(image|machine)\./.test(type)) told.push([type, rest]);
+        if (type === "machine.released") break;
+      }
+      expect(told).toEqual([
+        ["image.pulling", { reference }],
+        ["image.pulled", expect.objectContaining({ reference, cached: false })],
+        ["machine.prepared", { machine: id, reference }],
+        ["machine.failed", { machine: id, reference, code: "CONFLICT" }],
+        ["image.failed", { reference: missing, code: "REGISTRY_NOT_FOUND" }],
+        ["machine.released", { machine: id }],
+      ]);
+    } finally {
+      log.abort();
+      await own.stop();
+    }
   });
 });
 

@@ -31,13 +31,13 @@ it.each([
     });
     try {
       terminal.type(`${load}; echo load''ed\n`);
-      await terminal.shows(/^loaded/m);
+      await expect(terminal.shows(/^loaded/m)).resolves.toBeUndefined();
       terminal.type(`bootshim comp${TAB}`);
-      await terminal.shows(/bootshim completion /);
+      await expect(terminal.shows(/bootshim completion /)).resolves.toBeUndefined();
       terminal.type(`\x15bootshim prepare --boot=k${TAB}`);
-      await terminal.shows(/--boot=kernel/);
+      await expect(terminal.shows(/--boot=kernel/)).resolves.toBeUndefined();
       terminal.type(`\x15bootshim prepare --boot disk --disk-s${TAB}`);
-      await terminal.shows(/--disk-size/);
+      await expect(terminal.shows(/--disk-size/)).resolves.toBeUndefined();
     } finally {
       await terminal.close();
     }

@@ -13,7 +13,13 @@ import type { AgentContext } from "../../agent/agent_context.ts";
 import { listMachines, releaseMachine, showMachine } from "../../agent/machines.ts";
 import type { ErrorCode } from "../../errors.ts";
 import { FRAGMENTS } from "../../hypervisor/domain_xml/fragment.ts";
-import { domainReport, listedMachine, releasedMachine, shownMachine } from "../documents.ts";
+import {
+  definitionDocument,
+  domainReport,
+  listedMachine,
+  releasedMachine,
+  shownMachine,
+} from "../documents.ts";
 import { machinePutRequest, machineRequest, prepareWishOf } from "../prepare_request.ts";
 import { type Route, route } from "../route.ts";
 import { answerPrepare, PREPARE_ERRORS, PREPARED } from "./prepare_routes.ts";
@@ -105,6 +111,19 @@ export const MACHINE_ROUTES: readonly Route[] = [
       events.publish("machine.released", { machine: id });
       return { status: 200, json: released };
     },
+  }),
+  route({
+    method: "get",
+    path: "/v1/machines/{id}/definition",
+    summary:
+      "All of the machine's definitions at once, as JSON: domain XML, its fragments, and the QEMU command",
+    params,
+    success: [{ status: 200, description: "the definitions", schema: definitionDocument }],
+    errors: READ_ERRORS,
+    handle: async ({ params }, { context }) => ({
+      status: 200,
+      json: await definitionOfMachine(context, params.id),
+    }),
   }),
   route({
     method: "get",

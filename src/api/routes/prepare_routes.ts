@@ -1,8 +1,10 @@
 import { prepare, type PrepareWish } from "../../agent/prepare.ts";
-import { prepareDocument } from "../../agent/prepare_document.ts";
-import type { ErrorCode } from "../../errors.ts";
+import { type PrepareDocument, prepareDocument } from "../../agent/prepare_document.ts";
+import { type ErrorCode, toShimError } from "../../errors.ts";
 import { formatReference } from "../../image/reference.ts";
+import type { EventLog } from "../event_log.ts";
 import { operationDocument } from "../operation.ts";
+import type { OperationWork } from "../operations.ts";
 import { prepareRequest, prepareWishOf } from "../prepare_request.ts";
 import { type Reply, type Route, route } from "../route.ts";
 import type { Service } from "../service.ts";
@@ -64,21 +66,28 @@ export async function answerPrepare(
   const { id, result } = operations.start({
     key: keyOf(wish),
     subject,
+    row: wish.machine?.id ?? reference,
     run: async (options) => {
       const startedMs = performance.now();
+      const told = tellImage(events, subject);
       try {
-        const document = await prepare(context, wish, options);
+        const document = await prepare(context, wish, {
+          ...options,
+          onProgress: (progress) => {
+            told.enter(progress.phase);
+            options.onProgress?.(progress);
+          },
+        });
         metrics.add(
           "bootshim_transferred_bytes_total",
           "Bytes fetched for images",
           {},
           document.transferredBytes,
         );
-        events.publish("image.pulled", { reference, digest: document.digest, cached: document.cached });
-        if (document.machine) events.publish("machine.prepared", { machine: document.machine.id, reference });
+        told.succeed(document);
         return document;
       } catch (error) {
-        events.publish("image.failed", { ...subject, message: error instanceof Error ? error.message : "" });
+        told.fail(toShimError(error).code);
         throw error;
       } finally {
         const seconds = (performance.now() - startedMs) / 1000;
@@ -99,6 +108,26 @@ export async function answerPrepare(
     };
   }
   return { status: 200, json: await result };
+}
+
+/** Tells what becomes of an image and then of its machine: a machine's failure is not its image's. */
+function tellImage(events: EventLog, subject: OperationWork["subject"]) {
+  const { reference, machine } = subject;
+  let phase = "";
+  return {
+    enter: (next: string) => {
+      if (next === "pulling" && phase !== next) events.publish("image.pulling", { reference });
+      phase = next;
+    },
+    succeed: ({ digest, cached }: PrepareDocument) => {
+      events.publish("image.pulled", { reference, digest, cached });
+      if (machine !== undefined) events.publish("machine.prepared", { machine, reference });
+    },
+    fail: (code: ErrorCode) => {
+      const isOfImage = phase !== "preparing" || machine === undefined;
+      events.publish(isOfImage ? "image.failed" : "machine.failed", { ...subject, code });
+    },
+  };
 }
 
 /** Equal for equal wishes. Bytes stand for themselves. */

@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import { type Definition, definitionOfImage, definitionOfMachine } from "../../agent/definition.ts";
-import type { BootshimClient } from "../../api/client.ts";
 import { ShimError } from "../../errors.ts";
 import { FRAGMENTS } from "../../hypervisor/domain_xml/fragment.ts";
 import { quoteShell } from "../../hypervisor/qemu_command/shell.ts";
@@ -83,9 +82,8 @@ function register(program: Command, composition: Composition, printer: Printer):
     refuseVainWishes(command, word, isMachine);
     if (isMachine) {
       const { service } = invocation;
-      const definition = service
-        ? await definitionFrom(service, word)
-        : await definitionOfMachine(await invocation.openContext(), word);
+      const definition = await (service?.definition(word) ??
+        definitionOfMachine(await invocation.openContext(), word));
       return print(invocation, definition, given);
     }
     const reference = readReference(word, invocation.environment);
@@ -99,16 +97,6 @@ function register(program: Command, composition: Composition, printer: Printer):
       given,
     );
   });
-}
-
-async function definitionFrom(service: BootshimClient, id: string): Promise<Definition> {
-  const [domainXml, os, disks, qemuCommand] = await Promise.all([
-    service.domainXml(id),
-    service.domainXml(id, "os"),
-    service.domainXml(id, "disks"),
-    service.qemuCommand(id),
-  ]);
-  return { domainXml, fragments: { os, disks }, qemuCommand };
 }
 
 /** A machine is as it was prepared, and an image has no files of a machine: wishes for either would do nothing. */

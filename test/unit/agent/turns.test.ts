@@ -22,14 +22,27 @@ describe("Turns", () => {
     expect(results.filter(({ status }) => status === "rejected")).toHaveLength(5);
   });
 
+  it("gives each row its turn, however many wait in another", async () => {
+    const turns = new Turns(1);
+    const first = Promise.withResolvers<void>();
+    const order: string[] = [];
+    const taken = [turns.take(() => first.promise)];
+    for (const row of ["a", "a", "a", "a", "b", "b", "c"]) {
+      taken.push(turns.take(() => Promise.resolve(void order.push(row)), { row }));
+    }
+    first.resolve();
+    await Promise.all(taken);
+    expect(order.join("")).toBe("abcabaa");
+  });
+
   it("a caller that is cancelled while it waits leaves the row, and costs nobody a turn", async () => {
     const turns = new Turns(1);
     const first = Promise.withResolvers<void>();
     const working = turns.take(() => first.promise);
     const stop = new AbortController();
     let ran = false;
-    const cancelled = codeOf(turns.take(() => Promise.resolve(ran = true), stop.signal));
-    const aborted = codeOf(turns.take(() => Promise.resolve(ran = true), AbortSignal.abort()));
+    const cancelled = codeOf(turns.take(() => Promise.resolve(ran = true), { signal: stop.signal }));
+    const aborted = codeOf(turns.take(() => Promise.resolve(ran = true), { signal: AbortSignal.abort() }));
     const last = turns.take(() => Promise.resolve("last"));
     stop.abort();
     expect([await cancelled, await aborted, ran]).toEqual(["CANCELLED", "CANCELLED", false]);

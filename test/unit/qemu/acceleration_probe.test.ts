@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { probeAcceleration, probeKey, runProbeGuest } from "../../../src/qemu/acceleration_probe.ts";
 import { STANDARD_ENVIRONMENT } from "../../../src/qemu/program_path.ts";
 
-/** Stands in for QEMU here; test/integration/qemu_acceleration.test.ts asks the real one. */
+/** Stands in for QEMU here; test/guest/qemu_acceleration.test.ts asks the real one. */
 let binary: string;
 let folder: string;
 let kvmDevice: string;
