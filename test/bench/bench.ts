@@ -12,12 +12,13 @@ import { parseArgs } from "node:util";
 import { type Place, SCALES } from "./bench_place.ts";
 import { disks } from "./disks_bench.ts";
 import { manyImages } from "./many_images_bench.ts";
+import { memory } from "./memory_bench.ts";
 import { Unavailable } from "./measure.ts";
 import { pullDense, pullSparse } from "./pull_bench.ts";
 import { formatPart, type PartReport, toJson } from "./report.ts";
 import { run } from "./run_bench.ts";
 import { start } from "./start_bench.ts";
-import { throttled } from "./throttled_bench.ts";
+import { throttled, unthrottled } from "./throttled_bench.ts";
 
 const PARTS: Readonly<Record<string, (place: Place) => Promise<PartReport>>> = {
   pull: pullDense,
@@ -26,6 +27,8 @@ const PARTS: Readonly<Record<string, (place: Place) => Promise<PartReport>>> = {
   disks,
   images: manyImages,
   throttled,
+  unthrottled,
+  memory,
   run,
 };
 
@@ -77,7 +80,7 @@ async function inPlace(name: string, measure: (place: Place) => Promise<PartRepo
     // Nothing that small was promised.
     return values.size === "full"
       ? report
-      : { ...report, ratios: report.ratios.map(({ name, values }) => ({ name, values })) };
+      : { ...report, ratios: report.ratios.map(({ atMost: _most, atLeast: _least, ...ratio }) => ratio) };
   } catch (error) {
     hasFailed ||= !(error instanceof Unavailable);
     const why = error instanceof Error ? error.message : String(error);

@@ -20,6 +20,7 @@ export type Scale = {
   readonly prepares: number;
   readonly throttledBytes: number;
   readonly paceBytesPerSecond: number;
+  readonly memoryBytes: number;
 };
 
 export const SCALES = {
@@ -34,6 +35,7 @@ export const SCALES = {
     prepares: 300,
     throttledBytes: 256 * MIB,
     paceBytesPerSecond: 20_000_000,
+    memoryBytes: 8192 * MIB,
   },
   toy: {
     rounds: 1,
@@ -46,6 +48,7 @@ export const SCALES = {
     prepares: 3,
     throttledBytes: MIB,
     paceBytesPerSecond: 20_000_000,
+    memoryBytes: 64 * MIB,
   },
 } as const satisfies Record<string, Scale>;
 
@@ -65,10 +68,11 @@ export function bootshim(root: string, args: readonly string[]): Command {
   };
 }
 
-/** A script of this folder, in the same runtime. */
+/** A script of this folder, in the same runtime with the same flags. */
 export function benchScript(name: string, args: readonly string[]): Command {
   const path = fileURLToPath(new URL(name, import.meta.url));
-  return { argv: [script("deno"), "run", "--quiet", "--allow-all", path, ...args] };
+  const flags = ["--v8-flags=--max-semi-space-size=2", "--quiet", "--allow-all"];
+  return { argv: [script("deno"), "run", ...flags, path, ...args] };
 }
 
 /** Random data spread evenly over a disk that begins like a file system's; all of the rest is holes. */

@@ -19,14 +19,23 @@ export async function manyImages({ directory, scale: { images, rounds } }: Place
     "prepare, 1 image": () => timed(few, prepare(0)),
     [`prepare, ${images} images`]: () => timed(many, prepare(images - 1)),
     [`images, ${images} images`]: () => timed(many, ["images"]),
+    [`gc --dry-run, ${images} images`]: () => timed(many, ["gc", "--dry-run"]),
   }, rounds);
   return {
     name: `${images} cached images`,
     measures: Object.entries(values).map(([name, values]) => ({ name, unit: "ms", values })),
-    ratios: [{
-      name: `prepare among ${images} images / among 1`,
-      values: ratios(values[`prepare, ${images} images`] ?? [], values["prepare, 1 image"] ?? []),
-    }],
+    ratios: [
+      {
+        name: `prepare among ${images} images / among 1`,
+        values: ratios(values[`prepare, ${images} images`] ?? [], values["prepare, 1 image"] ?? []),
+      },
+      ...["prepare", "images", "gc --dry-run"].map((command) => ({
+        name: command,
+        values: values[`${command}, ${images} images`] ?? [],
+        unit: "ms" as const,
+        atMost: 2000,
+      })),
+    ],
     notes: [],
   };
 }

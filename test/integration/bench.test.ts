@@ -30,7 +30,7 @@ it("bench: every part still runs, tells its figures, and leaves nothing behind",
     env: { ...process.env, TMPDIR: work },
   });
   const { parts } = report.parse(JSON.parse(await readFile(json, "utf8")));
-  expect(parts).toHaveLength(7);
+  expect(parts).toHaveLength(9);
   for (const { name, measures } of parts) {
     expect(stdout).toContain(name);
     for (const { median } of measures) expect(median).toBeGreaterThan(0);

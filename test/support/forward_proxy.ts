@@ -44,6 +44,7 @@ export async function startForwardProxy(
         answer.pipe(outgoing);
       },
     );
+    forwarded.on("error", () => outgoing.destroy());
     incoming.pipe(forwarded);
   });
   server.on("connection", (socket) => sockets.add(socket));

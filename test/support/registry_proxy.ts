@@ -89,6 +89,8 @@ function forward(
       answer.on("end", () => spoil(outgoing, Buffer.concat(chunks), tampering));
     },
   );
+  // A registry that is stopped with a request under way: whoever asked is told in the same manner.
+  upstream.on("error", () => outgoing.destroy());
   incoming.on("data", (chunk: Uint8Array) => flow.receivedBytes += chunk.length);
   incoming.pipe(upstream);
 }
