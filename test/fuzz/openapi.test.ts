@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { z } from "zod";
 import { bootshimJson } from "../support/bootshim_command.ts";
 import { FUZZ_RUNS } from "../support/fuzz_runs.ts";
 import { makeGuestPart } from "../support/guest_image.ts";
@@ -161,6 +162,13 @@ function isTestDriver({ text }: Answer): boolean {
   return text.includes('"code":"DOMAIN_FAILED"') && text.includes('"libvirtDomain":12,');
 }
 
+/** Who asks for what this host has not is told so, with what to do: that is no failure of the service. */
+function isLackOfHost({ text }: Answer, body: unknown): boolean {
+  const machine = z.looseObject({ machine: z.looseObject({ hugepages: z.literal(true) }) });
+  return text.includes('"code":"HYPERVISOR_UNAVAILABLE"') && text.includes("huge pages") &&
+    machine.safeParse(body).success;
+}
+
 it("answers as its document says, whatever it is asked, and never with 5xx", async () => {
   const rows = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, described]) => ({ path, method, described }))
@@ -190,7 +198,9 @@ it("answers as its document says, whatever it is asked, and never with 5xx", asy
       seen.set(name, (seen.get(name) ?? 0) + 1);
       const pointer = `/paths/${row.path.replaceAll("~", "~0").replaceAll("/", "~1")}/${row.method}`;
       expect(differenceOf(answer, row.described, pointer)).toBeUndefined();
-      if (!isTestDriver(answer)) expect(answer.status, answer.text.slice(0, 300)).toBeLessThan(500);
+      if (!isTestDriver(answer) && !isLackOfHost(answer, body)) {
+        expect(answer.status, answer.text.slice(0, 300)).toBeLessThan(500);
+      }
     }),
     { numRuns: Math.max(FUZZ_RUNS, 600) },
   );
