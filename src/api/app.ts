@@ -10,7 +10,7 @@ import { ALL_ROUTES } from "./routes/all_routes.ts";
 import type { Service } from "./service.ts";
 import { traceRequest } from "./tracing.ts";
 
-/** More than any request has: three provisioning files among it, but no image. */
+/** Of a route that does not say otherwise. */
 export const MAX_BODY_BYTES = 1024 * 1024;
 const MAX_URL_LENGTH = 4096;
 
@@ -138,10 +138,13 @@ function parse<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
   });
 }
 
-async function readBody(request: Request, { isBodyOptional = false }: Route): Promise<unknown> {
-  const bytes = await readUpTo(request.body, MAX_BODY_BYTES + 1);
-  if (bytes.length > MAX_BODY_BYTES) {
-    throw new ShimError("LIMIT_EXCEEDED", `Cannot use the body: it is over ${MAX_BODY_BYTES} bytes`, {
+async function readBody(
+  request: Request,
+  { isBodyOptional = false, maxBodyBytes = MAX_BODY_BYTES }: Route,
+): Promise<unknown> {
+  const bytes = await readUpTo(request.body, maxBodyBytes + 1);
+  if (bytes.length > maxBodyBytes) {
+    throw new ShimError("LIMIT_EXCEEDED", `Cannot use the body: it is over ${maxBodyBytes} bytes`, {
       details: { httpStatus: 413 },
     });
   }

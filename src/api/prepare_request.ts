@@ -9,6 +9,9 @@ import { parseReference } from "../image/reference.ts";
 
 const MIB = 2 ** 20;
 
+/** Three provisioning files of 8 MiB each, in Base64, and all else. */
+export const MAX_PREPARE_BODY_BYTES = 34 * MIB;
+
 const text = z.string().max(64 * 1024);
 const size = z.int().min(1);
 

@@ -38,6 +38,8 @@ export type Route<P = unknown, Q = unknown, B = unknown> = {
   readonly body?: z.ZodType;
   /** A body may be left out: then it is `{}`. */
   readonly isBodyOptional?: boolean;
+  /** A longer body is refused with 413. Default: 1 MiB. */
+  readonly maxBodyBytes?: number;
   readonly success: readonly Success[];
   readonly errors: readonly ErrorCode[];
   readonly handle: (input: RouteInput<P, Q, B>, service: Service) => Promise<Reply>;

@@ -20,7 +20,12 @@ import {
   releasedMachine,
   shownMachine,
 } from "../documents.ts";
-import { machinePutRequest, machineRequest, prepareWishOf } from "../prepare_request.ts";
+import {
+  machinePutRequest,
+  machineRequest,
+  MAX_PREPARE_BODY_BYTES,
+  prepareWishOf,
+} from "../prepare_request.ts";
 import { type Route, route } from "../route.ts";
 import { answerPrepare, PREPARE_ERRORS, PREPARED } from "./prepare_routes.ts";
 
@@ -91,6 +96,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
     summary: "Prepare this machine; again with the same wishes changes nothing, with others is a conflict",
     params,
     body: machinePutRequest,
+    maxBodyBytes: MAX_PREPARE_BODY_BYTES,
     success: PREPARED,
     errors: PREPARE_ERRORS,
     handle: async ({ params: { id }, body, headers }, service) => {

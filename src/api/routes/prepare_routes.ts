@@ -5,7 +5,7 @@ import { formatReference } from "../../image/reference.ts";
 import type { EventLog } from "../event_log.ts";
 import { operationDocument } from "../operation.ts";
 import type { OperationWork } from "../operations.ts";
-import { prepareRequest, prepareWishOf } from "../prepare_request.ts";
+import { MAX_PREPARE_BODY_BYTES, prepareRequest, prepareWishOf } from "../prepare_request.ts";
 import { type Reply, type Route, route } from "../route.ts";
 import type { Service } from "../service.ts";
 
@@ -46,6 +46,7 @@ export const PREPARE_ROUTES: readonly Route[] = [
     summary:
       "Resolve, pull what is missing, verify, decide the boot; with `machine` also make its disk and definitions",
     body: prepareRequest,
+    maxBodyBytes: MAX_PREPARE_BODY_BYTES,
     success: PREPARED,
     errors: PREPARE_ERRORS,
     handle: async ({ body, headers }, service) => {
