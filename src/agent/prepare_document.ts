@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { machineUuid } from "../machine/machine_id.ts";
 
 /**
  * The document that `prepare -o json` prints and that the API answers: one schema for its type, its parsing and its
@@ -51,7 +52,7 @@ export type MachineDisk = z.infer<typeof machineDisk>;
 
 export const machineDocument = z.strictObject({
   id: z.string(),
-  uuid: z.uuid(),
+  uuid: machineUuid,
   directory: absolutePath,
   disks: z.array(machineDisk),
   nvram: absolutePath.nullable(),

@@ -1,9 +1,11 @@
 import { z } from "zod";
 import type { PrepareWish } from "../agent/prepare.ts";
 import type { MachineWishes } from "../agent/prepare_machine.ts";
+import { ShimError } from "../errors.ts";
 import type { Architecture } from "../image/platform.ts";
 import { requireArchitecture, requireVariant } from "../image/platform.ts";
 import { parseReference } from "../image/reference.ts";
+import { machineUuid } from "../machine/machine_id.ts";
 
 /** What `POST /v1/prepare` and `PUT /v1/machines/ID` take. Sizes are bytes. */
 
@@ -14,9 +16,10 @@ export const MAX_PREPARE_BODY_BYTES = 34 * MIB;
 
 const text = z.string().max(64 * 1024);
 const size = z.int().min(1);
+const base64 = z.string().meta({ contentEncoding: "base64" });
 
 export const machineRequest = z.strictObject({
-  uuid: z.guid().describe("the machine's UUID; default: drawn at random").optional(),
+  uuid: machineUuid.describe("the machine's UUID; default: drawn at random").optional(),
   diskSizeBytes: size.describe("guest-visible size of its disk; grows, never shrinks").optional(),
   diskFormat: z.enum(["auto", "raw", "qcow2"]).default("auto"),
   clone: z.enum(["auto", "reflink", "overlay", "copy"]).default("auto"),
@@ -35,8 +38,11 @@ export const machineRequest = z.strictObject({
   )
     .default([]),
   ignition: z.string().describe("an Ignition configuration").optional(),
+  ignitionBase64: base64.describe("the same as bytes, in place of it").optional(),
   userData: z.string().describe("cloud-init's user-data").optional(),
+  userDataBase64: base64.describe("the same as bytes, in place of it; gzip, say").optional(),
   metadata: z.string().describe("cloud-init's meta-data").optional(),
+  metadataBase64: base64.describe("the same as bytes, in place of it").optional(),
 });
 
 const imageRequest = z.strictObject({
@@ -77,8 +83,6 @@ export function prepareWishOf(
 }
 
 function machineWishesOf(machine: z.output<typeof machineRequest> & { readonly id: string }): MachineWishes {
-  const encode = (content: string | undefined) =>
-    content === undefined ? null : new TextEncoder().encode(content);
   return {
     id: machine.id,
     uuid: machine.uuid?.toLowerCase() ?? null,
@@ -97,11 +101,30 @@ function machineWishesOf(machine: z.output<typeof machineRequest> & { readonly i
       serial: serial ?? `data${index + 1}`,
     })),
     provisioning: {
-      ignition: encode(machine.ignition),
-      userData: encode(machine.userData),
-      metadata: encode(machine.metadata),
+      ignition: bytesOf(machine, "ignition"),
+      userData: bytesOf(machine, "userData"),
+      metadata: bytesOf(machine, "metadata"),
     },
   };
+}
+
+/** One provisioning file, as text or as bytes. @throws {ShimError} REQUEST_INVALID */
+function bytesOf(
+  machine: z.output<typeof machineRequest>,
+  name: "ignition" | "userData" | "metadata",
+): Uint8Array | null {
+  const written = machine[name];
+  const encoded = machine[`${name}Base64`];
+  if (encoded === undefined) return written === undefined ? null : new TextEncoder().encode(written);
+  const refuse = (why: string) =>
+    new ShimError("REQUEST_INVALID", `Cannot use the body: machine.${name}Base64: ${why}`, {
+      details: { issues: [{ path: ["machine", `${name}Base64`], message: why }] },
+    });
+  if (written !== undefined) throw refuse(`machine.${name} is given, too`);
+  const bytes = Buffer.from(encoded, "base64");
+  // The decoder leaves out what it does not know; no pattern does this for megabytes.
+  if (bytes.toString("base64") !== encoded) throw refuse("must be Base64 with its padding");
+  return new Uint8Array(bytes);
 }
 
 function networkOf(word: string): MachineWishes["network"] {

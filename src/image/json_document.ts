@@ -50,11 +50,18 @@ export function requireShape<T>(value: unknown, schema: z.ZodType<T>, what: stri
 function findAmbiguity(text: string): string | undefined {
   /** The names so far of each open object; null for an open array. */
   const open: (Set<string> | null)[] = [];
-  for (const [token, characters, colon] of text.matchAll(/("(?:[^"\\]+|\\.)*")\s*(:?)|[{}[\]]/g)) {
-    if (characters !== undefined) {
+  const tokens = /["{}[\]]/g;
+  const colon = /\s*:/y;
+  for (let found = tokens.exec(text); found !== null; found = tokens.exec(text)) {
+    const [token] = found;
+    if (token === '"') {
+      const end = endOfString(text, found.index);
+      tokens.lastIndex = end;
+      colon.lastIndex = end;
+      const characters = text.slice(found.index, end);
       const word = characters.includes("\\") ? String(JSON.parse(characters)) : characters.slice(1, -1);
       if (!word.isWellFormed()) return "it holds half a surrogate pair";
-      const names = colon ? open.at(-1) : null;
+      const names = colon.test(text) ? open.at(-1) : null;
       if (names?.has(word)) return `${JSON.stringify(word.slice(0, 100))} stands twice in one object`;
       names?.add(word);
     } else if (token === "{" || token === "[") {
@@ -65,6 +72,15 @@ function findAmbiguity(text: string): string | undefined {
     }
   }
   return undefined;
+}
+
+/** Behind the closing quote. Not by a pattern: one with a choice in a loop runs out of stack at a million escapes. */
+function endOfString(text: string, start: number): number {
+  for (let quote = text.indexOf('"', start + 1);; quote = text.indexOf('"', quote + 1)) {
+    let slashes = 0;
+    while (text[quote - 1 - slashes] === "\\") slashes += 1;
+    if (slashes % 2 === 0) return quote + 1;
+  }
 }
 
 /** The first few violations as "path: what is wrong"; the whole list would be as long as a hostile document likes. */

@@ -1,3 +1,4 @@
+import { z } from "zod";
 import { ShimError } from "../errors.ts";
 
 /**
@@ -7,6 +8,12 @@ import { ShimError } from "../errors.ts";
 export type MachineId = string & { readonly __brand: "MachineId" };
 
 const GRAMMAR = /^[a-z0-9](?:[a-z0-9.-]{0,62}[a-z0-9])?$/;
+
+/**
+ * A machine's UUID, wherever one is given or told: all that has the form, whatever its version bits say. libvirt and
+ * SMBIOS take it so, and callers have machines whose UUIDs came from elsewhere.
+ */
+export const machineUuid = z.guid();
 
 export function isMachineId(text: string): text is MachineId {
   return GRAMMAR.test(text);

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { ShimError } from "../errors.ts";
 import { parseDigest } from "../image/digest.ts";
 import { describeIssues } from "../image/json_document.ts";
-import { isMachineId } from "./machine_id.ts";
+import { isMachineId, machineUuid } from "./machine_id.ts";
 
 /** A record of another version was written by another bootshim, and is refused rather than guessed at. */
 const SCHEMA_VERSION = 1;
@@ -24,7 +24,7 @@ const opaqueJson = z.unknown().refine((value) => z.json().safeParse(value).succe
 const recordJson = z.strictObject({
   schemaVersion: z.literal(SCHEMA_VERSION),
   id: z.string().refine(isMachineId, "must be a machine id"),
-  uuid: z.guid().regex(/^[0-9a-f-]+$/),
+  uuid: machineUuid.regex(/^[0-9a-f-]+$/),
   createdAt: z.iso.datetime(),
   /** The canonical reference as it was asked for, what it resolved to, and the platform manifest chosen. */
   reference: z.string().min(1),

@@ -15,6 +15,7 @@ export type JsonSchema = {
   readonly minLength?: number;
   readonly pattern?: string;
   readonly format?: string;
+  readonly contentEncoding?: string;
   readonly minimum?: number;
   readonly maximum?: number;
   readonly multipleOf?: number;
@@ -75,8 +76,14 @@ function validNumbers({ minimum = -1000, maximum = Number.MAX_SAFE_INTEGER, mult
 }
 
 function validTexts(schema: JsonSchema, known: readonly string[] = []): fc.Arbitrary<string> {
-  const { minLength = 0, maxLength = 200, format, pattern } = schema;
-  if (format === "guid" || format === "uuid") return fc.uuid();
+  const { minLength = 0, maxLength = 200, format, contentEncoding, pattern } = schema;
+  // Of every version and variant, and of none: what has the form is one here.
+  if (format === "uuid" || format === "guid") {
+    return fc.stringMatching(/^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$/);
+  }
+  if (contentEncoding === "base64") {
+    return fc.uint8Array().map((bytes) => Buffer.from(bytes).toString("base64"));
+  }
   if (pattern !== undefined) return fc.stringMatching(new RegExp(pattern));
   const free = fc.string({ minLength, maxLength: Math.min(maxLength, 200), unit: "binary" });
   return known.length === 0

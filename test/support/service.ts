@@ -99,6 +99,8 @@ export async function ask(
       ...headers,
     },
   });
+  // A body that is refused is not read to its end; what counts is the answer.
+  asked.on("error", () => {});
   asked.end(content);
   const [answer] = await once(asked, "response");
   let text = "";

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { prepare, type PrepareWish } from "../../agent/prepare.ts";
 import { type PrepareDocument, prepareDocument } from "../../agent/prepare_document.ts";
 import { type ErrorCode, toShimError } from "../../errors.ts";
@@ -131,10 +132,11 @@ function tellImage(events: EventLog, subject: OperationWork["subject"]) {
   };
 }
 
-/** Equal for equal wishes. Bytes stand for themselves. */
+/** Equal for equal wishes. Bytes stand as their hash: keys are kept longer than wishes, which may be of megabytes. */
 function keyOf(wish: PrepareWish): string {
   return JSON.stringify(
     wish,
-    (_key, value: unknown) => value instanceof Uint8Array ? new TextDecoder("latin1").decode(value) : value,
+    (_key, value: unknown) =>
+      value instanceof Uint8Array ? createHash("sha256").update(value).digest("hex") : value,
   );
 }

@@ -23,8 +23,6 @@ function machineRequestOf(machine: MachineWishes): NonNullable<PrepareRequest["m
   const { id, uuid, diskSizeBytes, diskFormat, clone, cpus, acceleration, tpm, secureBoot, hugepages } =
     machine;
   const { ignition, userData, metadata } = machine.provisioning;
-  const text = (bytes: Uint8Array) =>
-    new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   return {
     ...{ id, diskFormat, clone, cpus, acceleration, tpm, secureBoot, hugepages },
     memoryBytes: machine.memoryMib * 2 ** 20,
@@ -32,10 +30,26 @@ function machineRequestOf(machine: MachineWishes): NonNullable<PrepareRequest["m
     dataDisks: [...machine.dataDisks],
     ...(uuid === null ? {} : { uuid }),
     ...(diskSizeBytes === null ? {} : { diskSizeBytes }),
-    ...(ignition === null ? {} : { ignition: text(ignition) }),
-    ...(userData === null ? {} : { userData: text(userData) }),
-    ...(metadata === null ? {} : { metadata: text(metadata) }),
+    ...fileRequestOf("ignition", ignition),
+    ...fileRequestOf("userData", userData),
+    ...fileRequestOf("metadata", metadata),
   };
+}
+
+/** As text, or as Base64 when it is none, or when text would be longer for all that JSON escapes. */
+function fileRequestOf(
+  name: "ignition" | "userData" | "metadata",
+  bytes: Uint8Array | null,
+): NonNullable<Partial<PrepareRequest["machine"]>> {
+  if (bytes === null) return {};
+  const encoded = Buffer.from(bytes).toString("base64");
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    if (JSON.stringify(text).length <= encoded.length + 2) return { [name]: text };
+  } catch {
+    // No UTF-8: sent as it is.
+  }
+  return { [`${name}Base64`]: encoded };
 }
 
 function networkWord(network: MachineWishes["network"]): string {

@@ -16,6 +16,7 @@ import {
   parseReference,
   type Reference,
 } from "../../image/reference.ts";
+import { machineUuid } from "../../machine/machine_id.ts";
 import { readUserFile } from "../user_file.ts";
 
 /** Reads a reference as the user typed it; a layout is taken relative to the working directory. */
@@ -140,7 +141,7 @@ export const machineOptions = z.object({
   ignition: z.string().optional(),
   userData: z.string().optional(),
   metadata: z.string().optional(),
-  uuid: z.uuid().transform((uuid) => uuid.toLowerCase()).optional(),
+  uuid: machineUuid.transform((uuid) => uuid.toLowerCase()).optional(),
 });
 
 const BYTES_PER_MIB = 2 ** 20;

@@ -48,6 +48,12 @@ describe("parseJsonDocument", () => {
     (text) => refuse(bytes(text), "it holds half a surrogate pair"),
   );
 
+  it("reads millions of escapes in one string", () => {
+    for (const text of ["\n".repeat(3_000_000), '\\"'.repeat(1_500_000)]) {
+      expect(read(JSON.stringify({ [text]: [text], b: "\\" }))).toEqual({ [text]: [text], b: "\\" });
+    }
+  });
+
   it("HM10 refuses 100,000 levels", () => {
     refuse(bytes(`${"[".repeat(100_000)}${"]".repeat(100_000)}`), "it is nested over 100 levels");
     refuse(bytes(`${'{"a":'.repeat(101)}1${"}".repeat(101)}`), "it is nested over 100 levels");
