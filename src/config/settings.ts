@@ -11,6 +11,7 @@ import { parseDuration, parseSize } from "../agent/quantity.ts";
 import type { ImageLimits } from "../agent/image_limits.ts";
 import { ShimError } from "../errors.ts";
 import type { RegistrySettings } from "../registry/registries.ts";
+import { lineOfKey } from "./line_of_key.ts";
 import { policySchema, registrySchema, registrySettingsOf } from "./registry_settings.ts";
 
 function read<T>(text: string, context: z.RefinementCtx, parse: (text: string, what: string) => T): T {
@@ -188,8 +189,9 @@ async function readConfigFile(path: string, mustExist: boolean): Promise<z.infer
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   const keys = issue?.code === "unrecognized_keys" ? issue.keys : [];
-  const key = [...(issue?.path ?? []), ...keys.slice(0, 1)].map(String).join(".");
-  const line = lineOfKey(text, key);
+  const keyPath = [...(issue?.path ?? []), ...keys.slice(0, 1)];
+  const key = keyPath.map(String).join(".");
+  const line = lineOfKey(text, keyPath);
   throw new ShimError(
     "CONFIG_INVALID",
     `Cannot use configuration "${path}"${line ? ` line ${line}` : ""}: key "${key}", ${messageOf(issue)}`,
@@ -204,20 +206,4 @@ async function readConfigFile(path: string, mustExist: boolean): Promise<z.infer
 function messageOf(issue: z.core.$ZodIssue | undefined): string {
   const inner = issue?.code === "invalid_key" ? issue.issues[0] : issue;
   return inner?.message ?? "is not valid";
-}
-
-/**
- * Where a key is written, or else the nearest table around it. TOML parsers keep no positions of values; the words of the
- * key are looked for as text, the last first.
- */
-function lineOfKey(text: string, key: string): number | undefined {
-  // What a line sets or opens: `a.b = 1`, `[a.b]`, `[[a.b]]`, quoted or not.
-  const heads = text.split("\n").map((line) =>
-    line.replaceAll(/[[\s"']/g, "").split(/[=\]#]/)[0]?.split(".")
-  );
-  for (const word of key.split(".").reverse()) {
-    const index = heads.findIndex((head) => head?.includes(word));
-    if (index !== -1) return index + 1;
-  }
-  return undefined;
 }

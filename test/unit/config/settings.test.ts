@@ -203,6 +203,27 @@ describe("loadSettings", () => {
       "registry.insecure.1",
       "Invalid input: expected string, received number",
     ],
+    [
+      "a word of the second registry, with the first one's beside it",
+      "[registry.host.a]\ninsecure = true\n\n[registry.host.b]\ninsecure = 'x'\n",
+      5,
+      "registry.host.b.insecure",
+      "Invalid input: expected boolean, received string",
+    ],
+    [
+      "a registry whose name has dots",
+      "[registry.host.\"a.example\"]\n[registry.host.'b.example:1']\n# insecure =\n'insecure' = 1\n",
+      4,
+      "registry.host.b.example:1.insecure",
+      "Invalid input: expected boolean, received number",
+    ],
+    [
+      "a word that is a registry's name, too",
+      "[registry.host.min_age]\ninsecure = true\n[cache]\nmin_age = 5\n",
+      4,
+      "cache.min_age",
+      "Invalid input: expected string, received number",
+    ],
   ])("refuses %s", async (_name, text, line, key, why) => {
     await refuse(text, `line ${line}: key "${key}", ${why}`, { key, line });
   });
