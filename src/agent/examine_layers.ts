@@ -1,4 +1,4 @@
-import type { ByteWindow } from "../boot/byte_window.ts";
+import { type ByteWindow, withHead } from "../boot/byte_window.ts";
 import type { LayerFindings } from "../boot/decide_boot.ts";
 import { type JudgedDisk, judgeDisk } from "../boot/judge_disk.ts";
 import { recogniseInitramfs } from "../boot/initramfs_content.ts";
@@ -35,7 +35,7 @@ export async function examineLayers(
   /** What `recognise` finds in the layer of a role, or undefined when there is none. */
   async function find<T>(role: Role, recognise: (file: ByteWindow, layer: RoleLayer) => Promise<T>) {
     const layer = layers.find((each) => each.role === role);
-    return layer && await recognise(await look(layer), layer);
+    return layer && await recognise(withHead(await look(layer)), layer);
   }
   const rootfs = await find("rootfs", judge);
   const findings: LayerFindings = {

@@ -58,7 +58,7 @@ export async function pullResolved(
   requireWithinLimits(context.imageLimits, image);
   await context.content.lease([...image.layers, ...image.documents].map((each) => each.descriptor));
   const layerBytes = await pullLayers(context, image, options);
-  for (const document of image.documents) await context.content.ingestBytes(document);
+  await context.content.ingestBytes(image.documents);
   await context.content.setReference(image.name, image.root);
   return {
     image,

@@ -13,6 +13,23 @@ export function windowOf(bytes: Uint8Array, sizeBytes = bytes.length): ByteWindo
   return { sizeBytes, read: (offset, length) => Promise.resolve(bytes.subarray(offset, offset + length)) };
 }
 
+/** Enough for every header that is looked for at the beginning, ISO 9660's at 32 KiB among them. */
+const HEAD_BYTES = 64 * 1024;
+
+/** The same window, whose beginning is read once: recognisers look at many small places there. */
+export function withHead(file: ByteWindow): ByteWindow {
+  const headBytes = Math.min(HEAD_BYTES, file.sizeBytes);
+  let head: Promise<Uint8Array> | undefined;
+  return {
+    sizeBytes: file.sizeBytes,
+    read: async (offset, length) => {
+      if (offset + length > headBytes) return await file.read(offset, length);
+      head ??= file.read(0, headBytes);
+      return (await head).subarray(offset, offset + length);
+    },
+  };
+}
+
 /** A part of a file, as far as the file has it; cut when the window ended before the part and the file did. */
 export type Part = { readonly fields: Fields; readonly isCut: boolean };
 

@@ -73,6 +73,10 @@ export class BlobAudit {
     return await withIoErrors({ action: `check blob "${digest}"`, path }, async () => {
       const before = await statusIfThere(path, this.#fileSystem);
       if (!before) return { state: "absent" };
+      // One look is enough for what is as it was; all else is told by opening it.
+      if (!options.isAnew && await this.#isAsItWas(digest, before, sizeBytes)) {
+        return { state: "sound", sizeBytes: before.sizeBytes };
+      }
       try {
         return { state: "sound", sizeBytes: await this.#requireSound(digest, sizeBytes, options) };
       } catch (error) {
@@ -131,6 +135,15 @@ export class BlobAudit {
     });
   }
 
+  async #isAsItWas(
+    digest: Digest,
+    status: FileStatus,
+    expectedBytes = status.sizeBytes,
+  ): Promise<boolean> {
+    return status.kind === "file" && flawOfOwnBlob(status, { sizeBytes: expectedBytes }) === undefined &&
+      await this.#verdicts.isKnown(digest, status, await currentBootId());
+  }
+
   async #requireSound(
     digest: Digest,
     expectedBytes: number | undefined,
@@ -143,7 +156,6 @@ export class BlobAudit {
     try {
       const status = await file.status();
       const bootId = await currentBootId();
-      if (!options.isAnew && await this.#verdicts.isKnown(digest, status, bootId)) return status.sizeBytes;
       const actual = await hashFile(file, {
         algorithm: digestAlgorithm(digest),
         sizeBytes: status.sizeBytes,

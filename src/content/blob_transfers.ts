@@ -94,30 +94,53 @@ export class BlobTransfers {
     });
   }
 
-  /** Takes in what is in memory already: there is no transfer to share or to continue. A failure leaves nothing. */
-  async ingestBytes({ descriptor, bytes }: VerifiedDocument, options: IngestOptions): Promise<void> {
+  /**
+   * Takes in what is in memory already, in this order: there is no transfer to share or to continue. Of what was there
+   * before, too, the names are durable when this resolves. A failure leaves those before it.
+   */
+  async ingestBytes(documents: readonly VerifiedDocument[], options: IngestOptions): Promise<void> {
     const { paths, access, fileSystem, note } = this.#options;
-    if (await this.#isThere(descriptor)) return;
-    const path = blobPathIn(paths.blobs, descriptor.digest);
-    const place = { ingestDirectory: paths.ingest, blobDirectory: dirname(path), access, fileSystem };
-    const lock = { mode: "shared", timeoutMs: LOCK_TIMEOUT_MS, signal: options.signal, fileSystem } as const;
-    await withIoErrors(
-      { action: `ingest blob "${descriptor.digest}"`, path },
-      () =>
-        withLock(paths.ingestLock, lock, async () => {
-          note(await ingestBlob(descriptor, streamOf(bytes), { ...place, ...options }));
-        }),
-    );
+    const unsynced = new Set<string>();
+    for (const { descriptor, bytes } of documents) {
+      const path = blobPathIn(paths.blobs, descriptor.digest);
+      const directory = dirname(path);
+      if (await this.#options.hasBlob(descriptor)) {
+        // Whoever stored it may not have come to this step yet.
+        unsynced.add(directory);
+        continue;
+      }
+      const place = { ingestDirectory: paths.ingest, blobDirectory: directory, access, fileSystem };
+      const lock = {
+        mode: "shared",
+        timeoutMs: LOCK_TIMEOUT_MS,
+        signal: options.signal,
+        fileSystem,
+      } as const;
+      await withIoErrors(
+        { action: `ingest blob "${descriptor.digest}"`, path },
+        () =>
+          withLock(paths.ingestLock, lock, async () => {
+            note(await ingestBlob(descriptor, streamOf(bytes), { ...place, ...options }));
+          }),
+      );
+      // With the new name, those beside it.
+      unsynced.delete(directory);
+    }
+    for (const directory of unsynced) await this.#sync(directory);
   }
 
   async #isThere(descriptor: Descriptor): Promise<boolean> {
-    const { paths, fileSystem, hasBlob, note } = this.#options;
+    const { paths, hasBlob } = this.#options;
     if (!await hasBlob(descriptor)) return false;
     // Whoever stored it may not have come to this step yet.
-    const path = dirname(blobPathIn(paths.blobs, descriptor.digest));
-    const context = { action: `ingest blob "${descriptor.digest}"`, path };
-    note(await withIoErrors(context, () => syncDirectory(path, fileSystem)));
+    await this.#sync(dirname(blobPathIn(paths.blobs, descriptor.digest)));
     return true;
+  }
+
+  async #sync(directory: string): Promise<void> {
+    const { fileSystem, note } = this.#options;
+    const context = { action: "ingest blobs", path: directory };
+    note(await withIoErrors(context, () => syncDirectory(directory, fileSystem)));
   }
 
   async #withLocks<T>(

@@ -31,10 +31,16 @@ const MAX_VERDICT_BYTES = 256 * 1024;
 
 type Watched = Pick<FileStatus, "device" | "inode" | "sizeBytes" | "modifiedMs" | "changedMs">;
 
+type Verdict = z.infer<typeof verdictJson>;
+/** Verdicts that a process remembers: some hundred bytes each, but for disks of many partitions. */
+const MAX_REMEMBERED = 1000;
+
 /** `ROOT/verdicts/ALGORITHM/ENCODED.json`: worth a hash each, so none is ever waited for or missed. */
 export class BlobVerdicts {
   readonly #paths: StorePaths;
   readonly #fileSystem: FileSystem;
+  /** What this process has read or written: about the same file it says the same, whoever wrote another since. */
+  readonly #remembered = new Map<Digest, Verdict>();
 
   constructor(paths: StorePaths, fileSystem: FileSystem) {
     this.#paths = paths;
@@ -51,17 +57,30 @@ export class BlobVerdicts {
     digest: Digest,
     { question, status, bootId }: { question: DiskQuestion; status: Watched; bootId: string | null },
   ): Promise<JudgedDisk | undefined> {
-    const disk = (await this.#find(digest, status, bootId))?.disk;
-    return disk && isAnswerTo(disk, question) ? disk.judged : undefined;
+    const verdict = await this.#find(digest, status, bootId, (known) => known.disk !== undefined);
+    return verdict?.disk && isAnswerTo(verdict.disk, question) ? verdict.disk.judged : undefined;
   }
 
-  async #find(digest: Digest, status: Watched, bootId: string | null) {
+  async #find(
+    digest: Digest,
+    status: Watched,
+    bootId: string | null,
+    isEnough: (verdict: Verdict) => boolean = () => true,
+  ): Promise<Verdict | undefined> {
     if (bootId === null) return undefined;
+    const remembered = this.#remembered.get(digest);
+    if (remembered && isEnough(remembered) && isAbout(remembered, status, bootId)) return remembered;
     const verdict = await this.#read(digest);
-    const isSame = verdict?.bootId === bootId && verdict.device === status.device &&
-      verdict.inode === status.inode && verdict.sizeBytes === status.sizeBytes &&
-      verdict.modifiedMs === status.modifiedMs && verdict.changedMs === status.changedMs;
-    return isSame ? verdict : undefined;
+    if (!verdict || !isAbout(verdict, status, bootId)) return undefined;
+    this.#remember(digest, verdict);
+    return verdict;
+  }
+
+  #remember(digest: Digest, verdict: Verdict): void {
+    this.#remembered.delete(digest);
+    this.#remembered.set(digest, verdict);
+    const [oldest] = this.#remembered.keys();
+    if (oldest !== undefined && this.#remembered.size > MAX_REMEMBERED) this.#remembered.delete(oldest);
   }
 
   /**
@@ -94,7 +113,7 @@ export class BlobVerdicts {
     }
   }
 
-  async #read(digest: Digest): Promise<z.infer<typeof verdictJson> | undefined> {
+  async #read(digest: Digest): Promise<Verdict | undefined> {
     const invalid = (why: string) => new ShimError("CONTENT_CORRUPT", why);
     const options = {
       schema: verdictJson,
@@ -113,6 +132,12 @@ export class BlobVerdicts {
   #pathOf(digest: Digest): string {
     return verdictPath(this.#paths, digest);
   }
+}
+
+function isAbout(verdict: Verdict, status: Watched, bootId: string): boolean {
+  return verdict.bootId === bootId && verdict.device === status.device && verdict.inode === status.inode &&
+    verdict.sizeBytes === status.sizeBytes && verdict.modifiedMs === status.modifiedMs &&
+    verdict.changedMs === status.changedMs;
 }
 
 /** Removes verdicts on blobs that are gone, and what crashes left. For the collector. Rejects with an errno error. */

@@ -217,12 +217,15 @@ export class ContentStore {
   }
 
   /**
-   * Takes in a manifest or an index, which is in memory already: there is no transfer to share or to continue. A
-   * failure leaves nothing. Throws as {@link ingest} does.
+   * Takes in manifests and indexes that are in memory already, children first. Throws as {@link ingest} does.
    */
-  async ingestBytes(document: VerifiedDocument, options: IngestOptions = {}): Promise<void> {
-    await this.#lease?.add([document.descriptor]);
-    await this.#transfers.ingestBytes(document, options);
+  async ingestBytes(
+    documents: VerifiedDocument | readonly VerifiedDocument[],
+    options: IngestOptions = {},
+  ): Promise<void> {
+    const each = "bytes" in documents ? [documents] : documents;
+    await this.#lease?.add(each.map(({ descriptor }) => descriptor));
+    await this.#transfers.ingestBytes(each, options);
   }
 
   /**
