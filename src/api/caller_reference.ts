@@ -1,5 +1,7 @@
+import type { Settings } from "../config/settings.ts";
 import { ShimError } from "../errors.ts";
 import { parseReference } from "../image/reference.ts";
+import { endpointOf } from "../registry/endpoint.ts";
 import { addressClassOf } from "../registry/network/address_class.ts";
 import { literalAddress } from "../registry/network/reach.ts";
 
@@ -32,6 +34,23 @@ export function checkCallerReference(text: string, named: ReadonlySet<string>): 
     `it is a ${addressClass} address that the configuration does not name`,
     `name it in the configuration: [registry.host."${host}"]`,
   );
+}
+
+/**
+ * The settings under which callers' references are used: what the configuration does not name must be at a public address
+ * when it is dialled, too, because any name can lead anywhere.
+ */
+export function settingsForCallers(settings: Settings): Settings {
+  const { registries, api } = settings;
+  const { insecureHosts, authorization } = registries;
+  const tokenServers = [...authorization?.tokenServers?.values() ?? []].flat();
+  const namedHosts = new Set([
+    ...[...api.namedRegistries].filter((host) => URL.canParse(`http://${host}`)).map((host) =>
+      endpointOf({ host, repository: "any" }, insecureHosts).baseUrl.host
+    ),
+    ...tokenServers.map((origin) => new URL(origin).host),
+  ]);
+  return { ...settings, registries: { ...registries, network: { ...registries.network, namedHosts } } };
 }
 
 function denied(text: string, why: string, remedy: string): ShimError {

@@ -17,7 +17,7 @@ export function findPlacesIn(directories: readonly string[]): FindPlaces {
     for (const directory of directories) {
       for (const name of new Set([underscored, host, "_default"])) {
         const places = await readPlaces(join(directory, name));
-        if (places !== undefined) return places;
+        if (places !== undefined) return name === "_default" ? places : { ...places, isNamed: true };
       }
     }
     return { mirrors: [] };

@@ -172,8 +172,10 @@ export class Registries {
   async #findPlaces(host: string, dialledHost: string): Promise<Places> {
     const places = await this.#settings.findPlaces?.(host) ?? { mirrors: [] };
     const { connections } = this.#transport;
+    if (places.isNamed) connections.addNamed(dialledHost);
     if (places.tls) connections.setTls(dialledHost, places.tls);
     for (const { baseUrl, tls } of [...places.mirrors, ...(places.server ? [places.server] : [])]) {
+      connections.addNamed(baseUrl.host);
       if (tls) connections.setTls(baseUrl.host, tls);
     }
     return places;

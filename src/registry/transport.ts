@@ -57,7 +57,7 @@ export class Transport {
    * Resolves with the answer's head, whatever its status.
    *
    * @throws {ShimError} REGISTRY_UNAVAILABLE, REGISTRY_TIMEOUT, REGISTRY_TLS, REGISTRY_PROTOCOL, CANCELLED;
-   *   REDIRECT_REFUSED, REALM_REFUSED when the address that would be dialled is out of reach; CONFIG_INVALID
+   *   REDIRECT_REFUSED, REALM_REFUSED, POLICY_DENIED when the address that would be dialled is out of reach; CONFIG_INVALID
    */
   async send(request: RegistryRequest): Promise<RegistryResponse> {
     const { method, url, headers, body, headersTimeoutMs, sentBy, signal } = request;

@@ -51,8 +51,10 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
  */
 export function translateTransportError(
   error: unknown,
-  { action, signal, sentBy }: {
+  { action, url, signal, sentBy }: {
     readonly action: string;
+    /** Where the request goes; none for what never became one. */
+    readonly url?: URL;
     readonly signal?: AbortSignal | undefined;
     readonly sentBy?: SentBy | undefined;
   },
@@ -69,7 +71,7 @@ export function translateTransportError(
       },
     );
   }
-  if (error instanceof AddressRefused && sentBy !== undefined) return error.toShimError(action, sentBy);
+  if (error instanceof AddressRefused && url) return error.toShimError(action, { host: url.host, sentBy });
   const code = signal?.aborted ? "CANCELLED" : meaningOf(error);
   const remedy = REMEDIES[code];
   const foreignCode = foreignCodeOf(error);

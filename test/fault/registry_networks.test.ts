@@ -47,6 +47,69 @@ async function withNamed(
 const storage = (options: FaultServerOptions) =>
   startFaultServer((request) => serveRange(request, bytes), options);
 
+describe("a registry that the configuration does not name", () => {
+  const answer: Script = (request) => serveRange(request, bytes);
+
+  it.each([
+    ["another network", PRIVATE_ADDRESS],
+    ["this host", "127.0.0.1"],
+  ])(
+    "AP14 is not reached where its name leads to %s, which is not even connected to",
+    async (_where, address) => {
+      await using server = await startFaultServer(answer, { address });
+      const host = `sneaky.example:${server.port}`;
+      const network = { ...namedNetwork({ "sneaky.example": [address] }), namedHosts: new Set<string>() };
+      await using client = new RegistryClient({
+        host,
+        repository: "os/demo",
+        limits: QUICK,
+        insecureHosts: [host],
+        network,
+      });
+      const error = await failureOf(client.fetchSmallBlob(descriptor));
+      expect(error).toMatchObject({ code: "POLICY_DENIED", message: expect.stringContaining(`"${host}"`) });
+      expect(server.requests).toEqual([]);
+    },
+  );
+
+  it("AP14 is not reached when its name leads elsewhere the second time", async () => {
+    await using server = await startFaultServer(answer, { address: "0.0.0.0" });
+    const host = `rebound.example:${server.port}`;
+    const addresses = [PUBLIC_ADDRESS, PRIVATE_ADDRESS];
+    const network = {
+      ...namedNetwork({ "rebound.example": () => [addresses.shift() ?? PRIVATE_ADDRESS] }),
+      namedHosts: new Set<string>(),
+    };
+    const wish = { host, repository: "os/demo", limits: QUICK, insecureHosts: [host], network };
+    await using first = new RegistryClient(wish);
+    expect(await first.fetchSmallBlob(descriptor)).toEqual(bytes);
+    await using second = new RegistryClient(wish);
+    expect((await failureOf(second.fetchSmallBlob(descriptor))).code).toBe("POLICY_DENIED");
+    expect(server.requests.length).toBe(1);
+  });
+
+  it.each([
+    ["by the configuration", true, false],
+    ["by a folder of its own", false, true],
+  ])("is reached anywhere once it is named %s", async (_how, isListed, isNamed) => {
+    await using server = await startFaultServer(answer, { address: PRIVATE_ADDRESS });
+    const host = `intranet.example:${server.port}`;
+    const network = {
+      ...namedNetwork({ "intranet.example": [PRIVATE_ADDRESS] }),
+      namedHosts: new Set(isListed ? [host] : []),
+    };
+    await using client = new RegistryClient({
+      host,
+      repository: "os/demo",
+      limits: QUICK,
+      insecureHosts: [host],
+      network,
+      findPlaces: () => Promise.resolve({ mirrors: [], isNamed }),
+    });
+    expect(await client.fetchSmallBlob(descriptor)).toEqual(bytes);
+  });
+});
+
 describe("where a registry may lead us", () => {
   let local: FaultServer;
   let internal: FaultServer;

@@ -1,7 +1,7 @@
 import { isIP } from "node:net";
 import type { Command } from "commander";
 import { z } from "zod";
-import { checkCallerReference } from "../../api/caller_reference.ts";
+import { checkCallerReference, settingsForCallers } from "../../api/caller_reference.ts";
 import type { Reloaded, ServeSettings } from "../../api/serve.ts";
 import type { Environment } from "../../config/settings.ts";
 import { ShimError, toShimError } from "../../errors.ts";
@@ -43,7 +43,7 @@ export function registerServe(program: Command, composition: Composition): void 
     const invocation = await beginInvocation(command, composition);
     const given = readOptions(command, options);
     const { environment, settings, signal, terminal } = invocation;
-    const context = await invocation.openContext();
+    const context = await invocation.openContext(settingsForCallers(settings));
     if (given.listen !== undefined && given.allowUid.length > 0) {
       throw new ShimError(
         "REQUEST_INVALID",
@@ -99,7 +99,7 @@ async function reload({ settings: before, readSettings, openContext }: Invocatio
   const read = await readSettings();
   const { rootDirectory, libvirtUri } = before;
   return {
-    context: await openContext({ ...read, rootDirectory, libvirtUri }),
+    context: await openContext(settingsForCallers({ ...read, rootDirectory, libvirtUri })),
     checkReference: (reference) => checkCallerReference(reference, read.api.namedRegistries),
   };
 }

@@ -19,6 +19,8 @@ export type Places = {
   readonly mirrors: readonly Place[];
   /** Asked last, instead of the registry that the name means. */
   readonly server?: Place;
+  /** Whether the configuration has something for this very registry: then it may be on any network. */
+  readonly isNamed?: boolean;
   /** What TLS to the registry itself needs. */
   readonly tls?: TlsFiles;
 };

@@ -8,6 +8,7 @@ import { chooseProxy, type ProxySettings } from "./proxy_choice.ts";
 import {
   literalAddress,
   PRIVATE_REACH,
+  PUBLIC_REACH,
   type Reach,
   reachBeside,
   requireWithin,
@@ -25,6 +26,11 @@ export type NetworkSettings = {
   /** `HOST[:PORT]` of registries that may redirect to private networks. */
   readonly allowPrivateRedirects?: readonly string[];
   readonly proxies?: ProxySettings;
+  /**
+   * `HOST[:PORT]`, as in URLs, that may be on any network; all others are reached at public addresses only. Default: every
+   * host may, because the user named it.
+   */
+  readonly namedHosts?: ReadonlySet<string>;
   /** Default: the system's. */
   readonly lookup?: Lookup;
   /** Default: the networks that IANA has set apart. */
@@ -41,6 +47,7 @@ export class Connections {
   readonly #limits: RegistryLimits;
   readonly #settings: NetworkSettings;
   readonly #tls: Map<string, TlsFiles>;
+  readonly #named: Set<string> | undefined;
   readonly #contexts = new Map<string, Promise<SecureContext>>();
   readonly #dispatchers = new Map<string, Dispatcher>();
   /** By origin, the networks on which what the user named was reached. */
@@ -51,6 +58,7 @@ export class Connections {
     this.#limits = limits;
     this.#settings = settings;
     this.#tls = new Map(settings.tls);
+    this.#named = settings.namedHosts && new Set(settings.namedHosts);
   }
 
   /** From now on a host is given these files. */
@@ -58,6 +66,11 @@ export class Connections {
     if (JSON.stringify(this.#tls.get(host)) === JSON.stringify(files)) return;
     this.#tls.set(host, files);
     this.#contexts.delete(host);
+  }
+
+  /** From now on a host may be on any network: whoever configured this process named it. */
+  addNamed(host: string): void {
+    this.#named?.add(host);
   }
 
   /** The proxy through which a URL is reached. Its URL may hold a password. */
@@ -73,7 +86,7 @@ export class Connections {
    * @throws {ShimError} CONFIG_INVALID when the host's TLS files cannot be used
    */
   async dispatcherFor(url: URL, sentBy?: SentBy): Promise<Dispatcher> {
-    const reach = sentBy && this.#reachOf(sentBy);
+    const reach = this.#reachOf(url, sentBy);
     const literal = literalAddress(url);
     if (literal !== undefined) requireWithin(reach, literal, this.#classOf(literal));
     const proxy = this.proxyOf(url);
@@ -103,7 +116,9 @@ export class Connections {
     await Promise.all([...this.#dispatchers.values()].map((dispatcher) => dispatcher.destroy()));
   }
 
-  #reachOf({ registry }: SentBy): ReadonlySet<AddressClass> {
+  #reachOf(url: URL, sentBy: SentBy | undefined): Reach {
+    if (sentBy === undefined) return this.#named?.has(url.host) === false ? PUBLIC_REACH : undefined;
+    const { registry } = sentBy;
     if (this.#settings.allowPrivateRedirects?.includes(registry.host)) return PRIVATE_REACH;
     const literal = literalAddress(registry);
     return reachBeside([

@@ -12,7 +12,7 @@ export type SentBy = {
   readonly as: "redirect" | "realm";
 };
 
-/** The networks a request may be connected to; undefined when the user named the host. */
+/** The networks a request may be connected to; undefined when the user, or the configuration, named the host. */
 export type Reach = ReadonlySet<AddressClass> | undefined;
 
 const CODES: Readonly<Record<SentBy["as"], ErrorCode>> = {
@@ -27,6 +27,9 @@ const NEVER: ReadonlySet<AddressClass> = new Set(["metadata", "unspecified", "mu
 export function reachBeside(ownClasses: Iterable<AddressClass>): ReadonlySet<AddressClass> {
   return new Set<AddressClass>(["public", ...[...ownClasses].filter((each) => !NEVER.has(each))]);
 }
+
+/** Of hosts that somebody else than the user named. */
+export const PUBLIC_REACH: ReadonlySet<AddressClass> = reachBeside([]);
 
 /** What a configuration opens that allows a registry to send us to private networks. */
 export const PRIVATE_REACH: ReadonlySet<AddressClass> = reachBeside(["loopback", "link-local", "private"]);
@@ -43,8 +46,19 @@ export class AddressRefused extends Error {
     this.addressClass = addressClass;
   }
 
-  /** @param action completes "Cannot …" */
-  toShimError(action: string, { registry, as }: SentBy): ShimError {
+  /**
+   * @param action completes "Cannot …"
+   * @param host `HOST[:PORT]` that led to the address
+   */
+  toShimError(action: string, { host, sentBy }: { host: string; sentBy: SentBy | undefined }): ShimError {
+    if (sentBy === undefined) {
+      return new ShimError(
+        "POLICY_DENIED",
+        `Cannot ${action}: "${host}" leads to ${this.addressClass} address "${this.address}", and the configuration does not name it`,
+        { cause: this, details: { remedy: `name it in the configuration: [registry.host."${host}"]` } },
+      );
+    }
+    const { registry, as } = sentBy;
     const noun = as === "redirect" ? "redirected to" : "sent for a token to";
     return new ShimError(
       CODES[as],

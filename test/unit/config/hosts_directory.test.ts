@@ -87,12 +87,16 @@ describe("hosts.toml", () => {
     await write("r.example_5000_/hosts.toml", '[host."https://underscore"]');
     expect(await first("r.example:5000")).toBe("underscore");
     expect(await first("r.example")).toBe("default");
+    // A folder for all of them names nobody.
+    expect((await find("r.example:5000")).isNamed).toBe(true);
+    expect((await find("r.example")).isNamed).toBeUndefined();
   });
 
   it("may be missing: then certificates count, as Docker has them", async () => {
     for (const name of ["b.crt", "a.crt", "client.cert", "client.key"]) await write(`r.example/${name}`, "");
     const near = (name: string) => join(directory(), "r.example", name);
     expect(await find("r.example")).toEqual({
+      isNamed: true,
       mirrors: [],
       tls: {
         authorities: [near("a.crt"), near("b.crt")],
