@@ -11,6 +11,9 @@ export type Defined = { readonly status: DomainStatus; readonly isNew: boolean }
  * libvirt completes what it is given, so texts cannot be compared before it was: ours is defined, and the earlier one
  * put back when the two differ. Defining touches no running guest.
  *
+ * A definition without MAC address, as machines were given earlier, leaves the address to libvirt, which draws another at
+ * each define: any address is then the machine's, and the one it has stays, because its guest knows it by now.
+ *
  * @param options.before the domain of that name and UUID, as it is now
  * @throws {ShimError} CONFLICT when the definition is another than the machine's; DOMAIN_INVALID
  */
@@ -24,8 +27,22 @@ export async function ensureDefined(
   const { name } = before;
   const kept = await libvirt.keptDomainXml(name);
   const status = await libvirt.defineDomain(xml);
-  if (sortDevices(await libvirt.keptDomainXml(name)) === sortDevices(kept)) return { status, isNew: false };
+  const now = await libvirt.keptDomainXml(name);
+  if (sortDevices(now) === sortDevices(kept)) return { status, isNew: false };
+  if (!statesAddress(xml) && sortDevices(withoutAddresses(now)) === sortDevices(withoutAddresses(kept))) {
+    return { status: await libvirt.defineDomain(kept), isNew: false };
+  }
   throw await putBack(libvirt, { name, kept });
+}
+
+/** Text and attributes have no bare `<`, so this is the element and nothing else. */
+function statesAddress(xml: string): boolean {
+  return xml.includes("<mac ");
+}
+
+/** @param xml as libvirt prints it */
+function withoutAddresses(xml: string): string {
+  return xml.replaceAll(/^ *<mac address='[^']*'\/>\n/gm, "");
 }
 
 async function putBack(

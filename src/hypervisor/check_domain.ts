@@ -119,8 +119,8 @@ function requireDisks(disks: readonly DomainDisk[]): void {
 }
 
 function requireNetwork(network: DomainNetwork): void {
-  if (network.kind === "none" || network.kind === "user") return;
-  if (!NETWORK_NAME.test(network.name)) {
+  if (network.kind === "none") return;
+  if (network.kind !== "user" && !NETWORK_NAME.test(network.name)) {
     throw invalid(
       `Cannot use network ${quote(network.name)}: ` +
         `must be 1 to 63 letters, digits, "_", ".", ":" or "-", the first a letter, digit or "_"`,

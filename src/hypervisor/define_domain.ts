@@ -148,14 +148,16 @@ function defineUefi(machine: DomainMachine, choice: UefiFirmwareChoice): UefiFir
 }
 
 function defineNetwork(network: DomainWishes["network"], uuid: string): DomainNetwork {
-  if (network.kind === "none" || network.kind === "user") return network;
+  if (network.kind === "none") return network;
   const macAddress = macAddressOf(uuid);
+  if (network.kind === "user") return { ...network, macAddress };
   const tail = macAddress.slice(9).replaceAll(":", "");
   return { ...network, macAddress, tapName: network.kind === "bridge" ? `bootshim${tail}` : network.name };
 }
 
 /**
- * The same machine keeps its address, so that DHCP leases and udev names hold. Hashed, because the tail of a uuid that
+ * The same machine keeps its address, so that DHCP leases and udev names hold, and that defining it again changes nothing:
+ * libvirt would draw another one each time. Hashed, because the tail of a uuid that
  * was not drawn at random is the same on all machines of a host. 52:54:00 is the prefix QEMU and libvirt use.
  */
 function macAddressOf(uuid: string): string {

@@ -62,7 +62,7 @@ export type DomainDisk = {
  */
 export type DomainNetwork =
   | { readonly kind: "none" }
-  | { readonly kind: "user" }
+  | { readonly kind: "user"; readonly macAddress: string }
   | {
     readonly kind: "network" | "bridge";
     readonly name: string;

@@ -9,6 +9,7 @@ import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 
 import { type PrepareDocument, prepareDocument } from "../../src/agent/prepare_document.ts";
+import { sortDevices } from "../../src/agent/ensure_defined.ts";
 import { startDomain } from "../../src/agent/start_domain.ts";
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
 import { bootshim, bootshimJson, startBootshim } from "../support/bootshim_command.ts";
@@ -40,8 +41,7 @@ async function prepare(...options: string[]): Promise<Machine> {
       "128MiB",
       "--accel",
       "tcg",
-      "--network",
-      "none",
+      ...(options.includes("--network") ? [] : ["--network", "none"]),
       ...options,
     ],
     { root },
@@ -175,6 +175,72 @@ describe("whose domain it is", () => {
     },
     SLOW_MS,
   );
+
+  it.each(["none", "user", "network", "bridge"])(
+    "LV09 a machine with network %s is defined twice and started twice, and keeps its address",
+    async (kind) => {
+      const bridge = `shim${randomWord().slice(0, 8)}`;
+      const run = promisify(execFile);
+      const virsh = (...argv: string[]) => run("virsh", ["-q", "-c", libvirtd.uri, ...argv]);
+      const hasBridge = kind === "network" || kind === "bridge";
+      if (hasBridge) await run("ip", ["link", "add", bridge, "type", "bridge"]);
+      try {
+        if (kind === "network") {
+          const network = join(work, "network.xml");
+          await writeFile(
+            network,
+            `<network><name>${bridge}</name><forward mode="bridge"/><bridge name="${bridge}"/></network>`,
+          );
+          await virsh("net-create", network);
+        }
+        const wish = { none: "none", user: "user", network: bridge, bridge: `bridge:${bridge}` }[kind] ?? "";
+        const { machine } = await prepare("--network", wish);
+        const addresses = async () =>
+          [...(await libvirt.keptDomainXml(machine.id)).matchAll(/<mac address='([^']*)'/g)].map(([, one]) =>
+            one
+          );
+        await verb("define", machine.id);
+        const before = await addresses();
+        expect(before).toHaveLength(kind === "none" ? 0 : 1);
+        // The address that plain QEMU gives it, too
+        for (const address of before) expect(machine.qemuCommand.join(" ")).toContain(`"mac":"${address}"`);
+        expect(await verb("define", machine.id)).toMatchObject({ state: "shut off" });
+        for (let round = 0; round < 2; round++) {
+          expect(await verb("start", machine.id)).toMatchObject({ state: "running" });
+          await onlyQemu(machine.uuid);
+          expect(await verb("define", machine.id)).toMatchObject({ state: "running" });
+          await verb("destroy", machine.id);
+        }
+        expect(await addresses()).toEqual(before);
+      } finally {
+        if (hasBridge) await run("ip", ["link", "delete", bridge]);
+      }
+    },
+    SLOW_MS,
+  );
+
+  it("LV15 a machine that was prepared without MAC address keeps the one that libvirt gave it", async () => {
+    const { machine } = await prepare("--network", "user");
+    const now = await readFile(machine.domainXml, "utf8");
+    const earlier = now.replace(/ *<mac [^>]*>\n/, "");
+    expect(earlier).not.toBe(now);
+    await chmod(machine.domainXml, 0o600);
+    await writeFile(machine.domainXml, earlier);
+    await verb("define", machine.id);
+    const kept = await libvirt.keptDomainXml(machine.id);
+    expect(kept).toMatch(/<mac address='/);
+    expect(await verb("define", machine.id)).toMatchObject({ state: "shut off" });
+    expect(await verb("start", machine.id)).toMatchObject({ state: "running" });
+    await verb("destroy", machine.id);
+    // In whatever order libvirt lists its controllers now
+    expect(sortDevices(await libvirt.keptDomainXml(machine.id))).toBe(sortDevices(kept));
+
+    // What an admin changed beside it still is a change
+    await libvirt.defineDomain(kept.replace("<on_crash>destroy", "<on_crash>restart"));
+    const changed = await libvirt.keptDomainXml(machine.id);
+    expect((await refused("start", machine.id)).code).toBe("CONFLICT");
+    expect(await libvirt.keptDomainXml(machine.id)).toBe(changed);
+  }, SLOW_MS);
 
   it("LV15 undefined by an admin, off or running: the next start makes it ours again, once", async () => {
     const { machine } = await prepare();

@@ -15,7 +15,7 @@ qemu-system-x86_64 \
   -initrd /var/lib/bootshim/images/blobs/sha256/b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2 \
   -append 'console=ttyS0 quiet' \
   -netdev user,id=network0 \
-  -device '{"driver":"virtio-net-pci","netdev":"network0","romfile":""}' \
+  -device '{"driver":"virtio-net-pci","netdev":"network0","romfile":"","mac":"52:54:00:f6:a7:c4"}' \
   -chardev stdio,id=console,signal=on \
   -serial chardev:console \
   -chardev socket,id=monitor,path=/var/lib/bootshim/machines/vm-1/qmp.sock,server=on,wait=off \

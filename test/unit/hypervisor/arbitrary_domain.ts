@@ -51,12 +51,15 @@ const boot: fc.Arbitrary<DomainBoot> = fc.oneof(
   fc.record({ mode: fc.constant("iso"), firmware: uefi, isoPath: filePath }),
 );
 
+const macAddress = hex(6).map((tail) => `52:54:00:${tail.slice(0, 2)}:${tail.slice(2, 4)}:${tail.slice(4)}`);
+
 const network: fc.Arbitrary<DomainNetwork> = fc.oneof(
-  fc.record({ kind: fc.constantFrom("none", "user") }),
+  fc.record({ kind: fc.constant("none") }),
+  fc.record({ kind: fc.constant("user"), macAddress }),
   fc.record({
     kind: fc.constantFrom("network", "bridge"),
     name: fc.stringMatching(/^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,62}$/),
-    macAddress: hex(6).map((tail) => `52:54:00:${tail.slice(0, 2)}:${tail.slice(2, 4)}:${tail.slice(4)}`),
+    macAddress,
     tapName: fc.stringMatching(/^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,14}$/),
   }),
 );

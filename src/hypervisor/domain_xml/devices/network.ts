@@ -9,10 +9,7 @@ export function networkElements({ network }: DomainDefinition): XmlElement[] {
 function interfaceElements(network: Exclude<DomainDefinition["network"], { kind: "none" }>): XmlElement[] {
   // No option ROM: nothing here boots from the network, and the ROM's file is a package of its own.
   const device = [element("model", { type: "virtio" }), element("rom", { enabled: "no" })];
-  if (network.kind === "user") return device;
-  return [
-    element("mac", { address: network.macAddress }),
-    element("source", { [network.kind]: network.name }),
-    ...device,
-  ];
+  const address = element("mac", { address: network.macAddress });
+  if (network.kind === "user") return [address, ...device];
+  return [address, element("source", { [network.kind]: network.name }), ...device];
 }
