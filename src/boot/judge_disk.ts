@@ -16,7 +16,7 @@ export type JudgedDisk = {
  * Goes up whenever the gate, or a recogniser it asks, or the one of packed disks comes to judge some bytes otherwise:
  * verdicts that are kept beside blobs count for one edition only.
  */
-export const GATE_EDITION = 1;
+export const GATE_EDITION = 2;
 
 /**
  * The format decision, made once for every reader: a disk layer is raw bytes, or a qcow2 file that passes the gate, or

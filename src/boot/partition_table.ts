@@ -1,5 +1,6 @@
 import { crc32 } from "node:zlib";
 import { type ByteWindow, Fields, type Part, readPart } from "./byte_window.ts";
+import { hasMbrBootCode } from "./mbr_boot_code.ts";
 import { EFI_SYSTEM_PARTITION, gptTypeName, mbrTypeName } from "./partition_types.ts";
 
 /** `type` is a GUID, or of an MBR its byte as "0x83"; `name` is what a well-known type is called. */
@@ -17,6 +18,7 @@ export type PartitionedDisk = {
   /** Those that lie on the disk; logical partitions in an extended one are not looked for. */
   readonly partitions: readonly Partition[];
   readonly hasEfiSystemPartition: boolean;
+  /** Whether a BIOS could start something: see `mbr_boot_code.ts`. */
   readonly hasBiosBootCode: boolean;
   /** Whether the MBR before the GPT has partitions of its own. */
   readonly isHybrid: boolean;
@@ -48,8 +50,6 @@ export async function recognisePartitions(
   const { fields } = head;
   const partitions = mbrPartitions(fields, file.sizeBytes);
   const isProtective = partitions.some(({ type }) => type === hexOf(MBR_TYPE_GPT_PROTECTIVE));
-  // The first 440 bytes of an MBR are the boot code (UEFI 2.10, section 5.2.1).
-  const hasBiosBootCode = !fields.isZero(0, 440);
   if (isProtective) {
     const isHybrid = partitions.length > 1;
     const finding = { kind: "partitioned", table: "gpt", isHybrid } as const;
@@ -62,12 +62,14 @@ export async function recognisePartitions(
     const gpt = await readGpt(file, head);
     if (gpt === "unseen") return { kind: "none", why: "has a GPT beyond what was seen", isUnseen: true };
     const hasEfiSystemPartition = gpt.partitions.some(({ type }) => type === EFI_SYSTEM_PARTITION);
-    return { ...finding, ...gpt, hasEfiSystemPartition, hasBiosBootCode };
+    // The first 440 bytes of an MBR are the boot code (UEFI 2.10, section 5.2.1). Which of the GPT's partitions it starts
+    // is no matter of the MBR's entries.
+    return { ...finding, ...gpt, hasEfiSystemPartition, hasBiosBootCode: !fields.isZero(0, 440) };
   }
   if (partitions.length > 0) {
     const hasEfiSystemPartition = partitions.some(({ type }) => type === hexOf(MBR_TYPE_EFI_SYSTEM));
     const finding = { kind: "partitioned", table: "mbr", isHybrid: false, problem: null } as const;
-    return { ...finding, partitions, hasEfiSystemPartition, hasBiosBootCode };
+    return { ...finding, partitions, hasEfiSystemPartition, hasBiosBootCode: hasMbrBootCode(fields) };
   }
   if (fields.has(SECTOR_BYTES, "EFI PART")) return noPartitions("has a GPT without the MBR that protects it");
   return noPartitions("has no partition table");

@@ -12,6 +12,14 @@ import {
 } from "../../support/disk_bytes.ts";
 
 const CODE = "\xfa\x31\xc0"; // cli; xor ax, ax
+/** The beginning of GRUB's boot.img, and its call of the disk. */
+const GRUB = "\xeb\x63\x90\0\xb4\x42\xcd\x13GRUB ";
+/** All of parted's, which it writes on every label that it makes. */
+const PARTED = Buffer.from(
+  "fab800108ed0bc00b0b800008ed88ec0fbbe007cbf0006b90002f3a4ea21060000bebe073804750b" +
+    "83c61081fefe0775f3eb16b402b001bb007cb2808a74018b4c02cd13ea007c0000ebfe",
+  "hex",
+).toString("latin1");
 const MIB = 1024 * 1024;
 const ESP = { type: "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", name: "EFI system partition" };
 const LINUX = { type: "0FC63DAF-8483-4772-8E79-3D69D8477DE4", name: "Linux file system" };
@@ -215,8 +223,28 @@ describe("recogniseDisk on an MBR", () => {
     ],
     [
       "code in its last bytes only",
-      mbrDisk([{ type: 0x83, firstSector: 1 }], { bootCode: `${"\0".repeat(439)}\xf4` }),
+      mbrDisk([{ type: 0x83, firstSector: 1, status: 0x80 }], { bootCode: `${"\0".repeat(439)}\xf4` }),
       mbr([[1, "0x83", "Linux file system", 1]], { hasBiosBootCode: true }),
+    ],
+    ...([
+      ["a few bytes of code and no active partition", CODE, false],
+      ["code that loads by itself and no active partition", GRUB, true],
+      ["code that loads by itself, at the end, and no active partition", `${"\0".repeat(438)}\xcd\x13`, true],
+      ["a call of the disk across the end of the code", `${"\0".repeat(439)}\xcd\x13`, false],
+      ["parted's code and no active partition", PARTED, false],
+      ["syslinux' code and no active partition", `${GRUB}Multiple active partitions.\r\n`, false],
+      ["Windows' code and no active partition", `${GRUB}Invalid partition table`, false],
+    ] as const).map(([name, bootCode, hasBiosBootCode]): [string, Uint8Array, PartitionedDisk] => [
+      name,
+      mbrDisk([{ type: 0x83, firstSector: 1 }], { bootCode }),
+      mbr([[1, "0x83", "Linux file system", 1]], { hasBiosBootCode }),
+    ]),
+    [
+      "an active entry that is no partition",
+      mbrDisk([{ type: 0x83, firstSector: 1 }, { type: 0, firstSector: 0, status: 0x80 }], {
+        bootCode: CODE,
+      }),
+      mbr([[1, "0x83", "Linux file system", 1]]),
     ],
     [
       "a disk signature, which is no code",
@@ -242,7 +270,10 @@ describe("recogniseDisk on an MBR", () => {
   });
 
   it("HD11 tells one of one sector by the size of the whole file", async () => {
-    const sector = mbrDisk([{ type: 0x83, firstSector: 2048 }], { bootCode: CODE }).slice(0, 512);
+    const sector = mbrDisk([{ type: 0x83, firstSector: 2048, status: 0x80 }], { bootCode: CODE }).slice(
+      0,
+      512,
+    );
     expect(await contentOf(sector, 4 * MIB)).toEqual(
       mbr([[1, "0x83", "Linux file system", 2048]], { hasBiosBootCode: true }),
     );
