@@ -1,5 +1,5 @@
 import { dirname } from "node:path";
-import { ShimError, toShimError } from "../errors.ts";
+import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
 import { type Access, type DirectorySync, setAccess, syncDirectory, unlinkIfThere } from "../host/durable.ts";
 import type { FileSystem, OpenFile } from "../host/file_system.ts";
 import { requireFreeSpace } from "../host/free_space.ts";
@@ -33,8 +33,9 @@ export type BlobTransfer = {
  * verifies all of it, makes it durable, and only then gives it its name. When the bytes turn out to be wrong, whoever
  * spoiled them, they are dropped and fetched once more in full.
  *
- * A failure that passes by itself, and a cancellation, leave what came for the next call; every other one leaves
- * nothing. (When only syncing the blob's directory fails, the verified blob stays, because by then others may count on
+ * What came stays for the next call whenever nothing speaks against it: when the failure passes by itself, when it is a
+ * cancellation, and when the source refuses to go on, because a login can be renewed. Wrong bytes and a failing disk
+ * leave nothing. (When only syncing the blob's directory fails, the verified blob stays, because by then others may count on
  * it.) A failed fsync is final: the file is dropped.
  *
  * @param open may be called twice
@@ -110,6 +111,11 @@ async function fillFile(
   return { digest: await writer.finish(), receivedBytes: writer.takenBytes - startByte };
 }
 
+/** A source that says no says nothing about the bytes it gave before. */
+function isRefusal(code: ErrorCode): boolean {
+  return /^(REGISTRY|REDIRECT|REALM|CREDENTIALS)_/.test(code);
+}
+
 /**
  * Whether what came may be continued by another call. A cancelled transfer's reason decides: whoever stops it because
  * the image as a whole turned out to be wrong wants nothing of it kept.
@@ -117,7 +123,7 @@ async function fillFile(
 function isResumable(error: unknown): boolean {
   const { code, cause, details, retryable } = toShimError(toIoError(error, { action: "", path: "" }));
   if (code === "CANCELLED") return !(cause instanceof ShimError) || isResumable(cause);
-  if (retryable) return true;
+  if (retryable || isRefusal(code)) return true;
   // A source that ended too early may be whole the next time; what it gave then does.
   const { receivedBytes, expectedBytes } = details;
   return code === "CONTENT_SIZE_MISMATCH" && Number(receivedBytes) < Number(expectedBytes);

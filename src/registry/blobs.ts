@@ -95,8 +95,17 @@ async function openChunks(
   const first = await withAttempts(attempts, () => open({ startByte, endByte }));
   const resumption = new BlobResumption({ open, startByte, sizeBytes, attempts, action });
   if (!isLarge) return resumption.read(sizeBytes, first);
-  const ahead = shared.readAhead.join(repository.endpoint.baseUrl.host);
   const openOnce = (range: ByteRange, aheadSignal: AbortSignal) => openPart(blob, range, aheadSignal);
-  return new OrderedBlob({ resumption, open: openOnce, sizeBytes, limits, ahead, signal })
-    .chunks(first, endByte);
+  return readAhead();
+
+  async function* readAhead() {
+    // Not before the first byte is asked for: a generator that is given up earlier runs no `finally`.
+    const ahead = shared.readAhead.join(repository.endpoint.baseUrl.host);
+    try {
+      yield* new OrderedBlob({ resumption, open: openOnce, sizeBytes, limits, ahead, signal })
+        .chunks(first, endByte);
+    } finally {
+      ahead.leave();
+    }
+  }
 }

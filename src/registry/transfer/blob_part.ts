@@ -67,6 +67,7 @@ export async function openPart(
       throw new ShimError(
         "CONTENT_SIZE_MISMATCH",
         `Cannot ${action}: the registry has no bytes after ${startByte}, descriptor says ${sizeBytes} bytes`,
+        { details: { receivedBytes: startByte, expectedBytes: sizeBytes } },
       );
     }
     if (status !== 200 && !(status === 206 && isRange)) throw await responseError(response, action);

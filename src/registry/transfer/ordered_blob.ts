@@ -40,7 +40,7 @@ export class OrderedBlob {
 
   /** @param first an already open answer to a request for the bytes to before `endByte` */
   async *chunks(first: BlobPart, endByte: number): AsyncGenerator<Uint8Array> {
-    const { resumption, sizeBytes, ahead } = this.#options;
+    const { resumption, sizeBytes } = this.#options;
     try {
       this.#hasRanges = first.endByte <= endByte;
       yield* this.#readOwn(endByte, first);
@@ -53,7 +53,6 @@ export class OrderedBlob {
       }
     } finally {
       this.#giveUpSegments();
-      ahead.leave();
     }
   }
 

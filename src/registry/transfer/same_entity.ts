@@ -24,16 +24,19 @@ export class UnsteadyOrigins {
 export class SameEntity {
   readonly #unsteady: UnsteadyOrigins;
   readonly #validators = new Map<string, string>();
+  /** Told again to everybody: whoever saw it first may be a connection whose failures nobody hears of. */
+  #changed: ShimError | undefined;
 
   constructor(unsteady: UnsteadyOrigins) {
     this.#unsteady = unsteady;
   }
 
   /**
-   * @throws {ShimError} CONTENT_DIGEST_MISMATCH when the server had another entity in its last answer: what came before
+   * @throws {ShimError} CONTENT_DIGEST_MISMATCH when the server had another entity in an earlier answer: what came before
    *   must not be continued, but fetched from the start
    */
   require(response: Pick<RegistryResponse, "url" | "values">, action: string): void {
+    if (this.#changed) throw this.#changed;
     const { origin } = response.url;
     const validator = validatorOf(response);
     if (validator === undefined || this.#unsteady.has(origin)) return;
@@ -41,11 +44,12 @@ export class SameEntity {
     this.#validators.set(origin, validator);
     if (before === undefined || before === validator) return;
     this.#unsteady.add(origin);
-    throw new ShimError(
+    this.#changed = new ShimError(
       "CONTENT_DIGEST_MISMATCH",
       `Cannot ${action}: it changed at the server while it was fetched`,
       { details: { isChanged: true } },
     );
+    throw this.#changed;
   }
 }
 

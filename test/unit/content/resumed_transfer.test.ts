@@ -117,6 +117,10 @@ describe("an interrupted transfer", () => {
   it.each<[string, unknown]>([
     ["a cancellation", broken("CANCELLED")],
     ["REGISTRY_RATE_LIMITED", broken("REGISTRY_RATE_LIMITED")],
+    ["a login that ran out", broken("REGISTRY_UNAUTHORIZED")],
+    ["REGISTRY_NOT_FOUND", broken("REGISTRY_NOT_FOUND")],
+    ["RP20 an answer that is another range", broken("REGISTRY_PROTOCOL")],
+    ["REDIRECT_REFUSED", broken("REDIRECT_REFUSED")],
     ["EMFILE", Object.assign(new Error("EMFILE"), { code: "EMFILE" })],
     [
       "RP11 RP12 an end too early",
@@ -131,8 +135,6 @@ describe("an interrupted transfer", () => {
   });
 
   it.each<[string, unknown]>([
-    ["REGISTRY_NOT_FOUND", broken("REGISTRY_NOT_FOUND")],
-    ["REGISTRY_PROTOCOL", broken("REGISTRY_PROTOCOL")],
     ["RP13 too many bytes", broken("CONTENT_SIZE_MISMATCH", { receivedBytes: 9e9, expectedBytes: 9 })],
     ["a full disk", Object.assign(new Error("ENOSPC"), { code: "ENOSPC" })],
     ["a failure without a code", new Error("unforeseen")],
