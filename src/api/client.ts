@@ -7,6 +7,7 @@ import {
   collectRequest,
   definitionDocument,
   domainReport,
+  findingDocument,
   imageDocument,
   listedMachine,
   pinnedDocument,
@@ -22,7 +23,9 @@ import {
   operationProgress,
 } from "./operation.ts";
 import { machinePutRequest, prepareRequest } from "./prepare_request.ts";
+import { loosened } from "./loosened.ts";
 import { readEvents, type ReceivedEvent } from "./receive_events.ts";
+import { ServiceAbsence, ServiceAway } from "./service_absence.ts";
 
 export type { ReceivedEvent } from "./receive_events.ts";
 export type { ServicePlace } from "./client_transport.ts";
@@ -38,22 +41,33 @@ export type FollowOptions = CallOptions & {
   readonly onProgress?: ((progress: OperationProgress) => void) | undefined;
 };
 
+export type ClientOptions = {
+  /** How long `prepare`, `putMachine` and `follow` wait for a service that is away. Default: 30 s. */
+  readonly patienceMs?: number;
+};
+
+const PATIENCE_MS = 30_000;
+
 /**
  * The service, as a provider talks to it. Each method is one route of `GET /openapi.json`, and its types are the schemas
  * that the service itself parses with.
  *
- * Every method throws {ShimError} with the service's own code; IO_ERROR when no service answers.
+ * Every method throws {ShimError} with the service's own code; IO_ERROR, `retryable`, when no service answers. `prepare`,
+ * `putMachine` and `follow` survive a restart of the service. What a newer service tells beside what is known here passes.
  */
 export class BootshimClient {
   readonly #place: ServicePlace;
 
-  constructor(place: ServicePlace) {
+  readonly #patienceMs: number;
+
+  constructor(place: ServicePlace, { patienceMs = PATIENCE_MS }: ClientOptions = {}) {
     this.#place = place;
+    this.#patienceMs = patienceMs;
   }
 
   /**
    * Prepares, and resolves when it is done. With `onProgress`, the operation is followed meanwhile; a connection that
-   * breaks is made again, and the operation goes on without it.
+   * breaks is made again, and the operation goes on without it. What a restart of the service ended is asked for again.
    */
   async prepare(wish: PrepareRequest, options: FollowOptions = {}): Promise<PrepareDocument> {
     return await this.#prepare({ method: "POST", path: "/v1/prepare", body: wish }, options);
@@ -73,23 +87,15 @@ export class BootshimClient {
     return await this.#begin({ method: "POST", path: "/v1/prepare", body: wish }, options);
   }
 
-  /** Follows an operation to its end. @throws what it failed with */
-  async follow(id: string, { onProgress, signal }: FollowOptions = {}): Promise<PrepareDocument> {
-    const path = `/v1/operations/${encodeURIComponent(id)}`;
-    for (;;) {
-      const answer = await send(this.#place, { method: "GET", path: `${path}/events`, signal });
-      for await (const { data } of readEvents(answer)) {
-        const progress = operationProgress.safeParse(data["progress"]);
-        if (progress.success) onProgress?.(progress.data);
-      }
-      // The stream ends with the operation; or it broke off, and is opened again.
-      const { state, result, error } = await this.operation(id, { signal });
-      if (result) return result;
-      if (error) throw errorOf(error);
-      if (state === "cancelled") {
-        throw new ShimError("CANCELLED", `Cannot finish operation "${id}": cancelled`);
-      }
-    }
+  /**
+   * Follows an operation to its end; a connection that breaks is made again.
+   *
+   * @throws what it failed with; OPERATION_NOT_FOUND after a restart: the request it came of may then be repeated
+   */
+  async follow(id: string, options: FollowOptions = {}): Promise<PrepareDocument> {
+    const { signal } = options;
+    const absence = new ServiceAbsence({ patienceMs: this.#patienceMs, isRepeated: false, signal });
+    return await this.#follow(id, options, absence);
   }
 
   operations(options: CallOptions = {}) {
@@ -107,6 +113,11 @@ export class BootshimClient {
 
   images(options: CallOptions = {}) {
     return this.#get("/v1/images", z.array(imageDocument), options);
+  }
+
+  /** One cached image, under each of its names. */
+  image(digest: string, options: CallOptions = {}) {
+    return this.#get(imagePath(digest), z.array(imageDocument), options);
   }
 
   removeImage(digest: string, options: CallOptions = {}) {
@@ -144,7 +155,7 @@ export class BootshimClient {
   async domainXml(id: string, fragment?: "os" | "disks", options: CallOptions = {}): Promise<string> {
     const query = fragment === undefined ? "" : `?fragment=${fragment}`;
     const path = `${machinePath(id)}/domain.xml${query}`;
-    return await readText(await send(this.#place, { method: "GET", path, ...options }));
+    return await this.#text(path, options);
   }
 
   qemuCommand(id: string, options: CallOptions = {}): Promise<string[]> {
@@ -160,6 +171,27 @@ export class BootshimClient {
     return this.#get("/v1/version", versionDocument, options);
   }
 
+  /** What a guest on the service's host needs, checked. */
+  host(options: CallOptions = {}) {
+    return this.#get("/v1/host", z.array(findingDocument), options);
+  }
+
+  /** Whether the service takes new work: not while it ends. @throws {ShimError} IO_ERROR when nobody answers */
+  async isReady(options: CallOptions = {}): Promise<boolean> {
+    try {
+      await this.#text("/readyz", options);
+      return true;
+    } catch (error) {
+      if (error instanceof ShimError && error.code === "BUSY") return false;
+      throw error;
+    }
+  }
+
+  /** The service's numbers, in Prometheus' text format. */
+  async metrics(options: CallOptions = {}): Promise<string> {
+    return await this.#text("/metrics", options);
+  }
+
   /** What happens there, until the signal fires or the service ends. */
   async *events(options: CallOptions & { readonly afterId?: number } = {}): AsyncGenerator<ReceivedEvent> {
     const { afterId, signal } = options;
@@ -167,10 +199,52 @@ export class BootshimClient {
     yield* readEvents(await send(this.#place, { method: "GET", path: "/v1/events", headers, signal }));
   }
 
-  async #prepare(sent: Sent, { onProgress, signal }: FollowOptions): Promise<PrepareDocument> {
-    if (!onProgress) return await this.#call({ ...sent, signal }, prepareDocument);
-    const { id } = await this.#begin(sent, { signal });
-    return await this.follow(id, { onProgress, signal });
+  /** A prepare changes nothing that it has done already, so it is repeated when its service is gone. */
+  async #prepare(sent: Sent, options: FollowOptions): Promise<PrepareDocument> {
+    const { onProgress, signal } = options;
+    const absence = new ServiceAbsence({ patienceMs: this.#patienceMs, isRepeated: true, signal });
+    for (;;) {
+      try {
+        if (!onProgress) return await this.#call({ ...sent, signal }, prepareDocument);
+        const { id } = await this.#begin(sent, { signal });
+        return await this.#follow(id, options, absence);
+      } catch (error) {
+        await absence.outlast(error);
+      }
+    }
+  }
+
+  async #follow(
+    id: string,
+    { onProgress, signal }: FollowOptions,
+    absence: ServiceAbsence,
+  ): Promise<PrepareDocument> {
+    const path = `/v1/operations/${encodeURIComponent(id)}/events`;
+    for (;;) {
+      try {
+        const answer = await send(this.#place, { method: "GET", path, signal });
+        for await (const { data } of readEvents(answer)) {
+          const progress = loosened(operationProgress).safeParse(data["progress"]);
+          if (progress.success) onProgress?.(progress.data);
+        }
+        // The stream ends with the operation; or it broke off, and is opened again.
+        const { state, result, error } = await this.operation(id, { signal });
+        if (result) return result;
+        if (error) throw errorOf(error);
+        if (state === "cancelled") {
+          throw new ShimError("CANCELLED", `Cannot finish operation "${id}": cancelled`);
+        }
+        absence.interrupt();
+        throw new ServiceAway("IO_ERROR", `Cannot follow operation "${id}": its events broke off`);
+      } catch (error) {
+        if (!(error instanceof ServiceAway)) throw error;
+        await absence.outlast(error);
+      }
+    }
+  }
+
+  async #text(path: string, { signal }: CallOptions): Promise<string> {
+    return await readText(await send(this.#place, { method: "GET", path, signal }), signal);
   }
 
   async #begin(sent: Sent, { signal }: CallOptions): Promise<OperationDocument> {
@@ -182,7 +256,7 @@ export class BootshimClient {
   }
 
   async #call<T>(sent: Sent, schema: z.ZodType<T>): Promise<T> {
-    return parseAnswer(await readText(await send(this.#place, sent)), schema);
+    return parseAnswer(await readText(await send(this.#place, sent), sent.signal), schema);
   }
 }
 

@@ -3,7 +3,9 @@ import { type IncomingMessage, request } from "node:http";
 import { z } from "zod";
 import { CODES, type ErrorCode, ShimError } from "../errors.ts";
 import { errnoOf } from "../host/io_error.ts";
+import { loosened } from "./loosened.ts";
 import { problemDocument } from "./problem.ts";
+import { cancelled, ServiceAway } from "./service_absence.ts";
 
 /** Where a service listens: its unix socket, or the loopback address it was told to listen on in addition. */
 export type ServicePlace = { readonly socketPath: string } | { readonly url: string };
@@ -22,7 +24,8 @@ const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 /**
  * Sends one request; the answer's body is still to be read.
  *
- * @throws {ShimError} the service's own error, with its code and details; IO_ERROR when nobody answers there; CANCELLED
+ * @throws {ShimError} the service's own error, with its code and details; CANCELLED
+ * @throws {ServiceAway} IO_ERROR, when nobody answers there
  */
 export async function send(place: ServicePlace, sent: Sent): Promise<IncomingMessage> {
   const { method, path, body, headers = {}, signal } = sent;
@@ -38,6 +41,8 @@ export async function send(place: ServicePlace, sent: Sent): Promise<IncomingMes
   const outgoing = "socketPath" in place
     ? request({ ...options, socketPath: place.socketPath, path, host: "bootshim" })
     : request(new URL(path, place.url), options);
+  // Once it is answered, what is left of the body is of no interest to anybody.
+  outgoing.on("error", () => {});
   outgoing.end(content);
   let answer: IncomingMessage;
   try {
@@ -46,32 +51,39 @@ export async function send(place: ServicePlace, sent: Sent): Promise<IncomingMes
     throw notAnswered(error, place, signal);
   }
   if ((answer.statusCode ?? 500) < 400) return answer;
-  throw failureOf(await readText(answer), answer.statusCode ?? 500);
+  throw failureOf(await readText(answer, signal), answer.statusCode ?? 500);
 }
 
-/** Reads an answer to its end. @throws {ShimError} IO_ERROR when it breaks off */
-export async function readText(answer: IncomingMessage): Promise<string> {
+/**
+ * Reads an answer to its end.
+ *
+ * @throws {ServiceAway} IO_ERROR, when it breaks off
+ * @throws {ShimError} LIMIT_EXCEEDED, CANCELLED
+ */
+export async function readText(answer: IncomingMessage, signal: AbortSignal | undefined): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
   try {
     for await (const chunk of answer) {
       text += decoder.decode(chunk, { stream: true });
-      if (text.length > MAX_ANSWER_BYTES) throw new Error(`over ${MAX_ANSWER_BYTES} characters`);
+      if (text.length <= MAX_ANSWER_BYTES) continue;
+      throw new ShimError(
+        "LIMIT_EXCEEDED",
+        `Cannot read the service's answer: over ${MAX_ANSWER_BYTES} characters`,
+      );
     }
   } catch (error) {
-    throw new ShimError("IO_ERROR", `Cannot read the service's answer: ${error}`, { cause: error });
+    if (error instanceof ShimError) throw error;
+    if (signal?.aborted) throw cancelled(signal, error);
+    throw new ServiceAway("IO_ERROR", `Cannot read the service's answer: ${error}`, { cause: error });
   }
   return text;
 }
 
 function notAnswered(error: unknown, place: ServicePlace, signal: AbortSignal | undefined): ShimError {
-  if (signal?.aborted) {
-    return signal.reason instanceof ShimError
-      ? signal.reason
-      : new ShimError("CANCELLED", "Cannot finish the request: cancelled", { cause: error });
-  }
+  if (signal?.aborted) return cancelled(signal, error);
   const where = "socketPath" in place ? place.socketPath : place.url;
-  return new ShimError("IO_ERROR", `Cannot reach the service at "${where}": ${errnoOf(error) ?? error}`, {
+  return new ServiceAway("IO_ERROR", `Cannot reach the service at "${where}": ${errnoOf(error) ?? error}`, {
     cause: error,
     details: { remedy: "start it: bootshim serve" },
   });
@@ -87,7 +99,7 @@ function failureOf(text: string, status: number): ShimError {
   } catch {
     value = undefined;
   }
-  const problem = problemDocument.safeParse(value);
+  const problem = loosened(problemDocument).safeParse(value);
   if (!problem.success) {
     return new ShimError("INTERNAL", `Cannot go on: what answered with status ${status} is no such service`);
   }
@@ -108,10 +120,14 @@ export function errorOf(
     : new ShimError("INTERNAL", message, { details: { ...details, code } });
 }
 
-/** Parses an answer's JSON. @throws {ShimError} INTERNAL when it is of another shape: the service is of another kind */
+/**
+ * Parses an answer's JSON; what a newer service adds passes.
+ *
+ * @throws {ShimError} INTERNAL when it is of another shape: the service is of another kind
+ */
 export function parseAnswer<T>(text: string, schema: z.ZodType<T>): T {
   try {
-    return schema.parse(JSON.parse(text));
+    return loosened(schema).parse(JSON.parse(text));
   } catch (error) {
     throw new ShimError("INTERNAL", "Cannot use the service's answer: it is of another version", {
       cause: error,

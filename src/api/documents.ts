@@ -70,6 +70,14 @@ export const definitionDocument = z.strictObject({
   qemuCommand: z.array(z.string()),
 });
 
+/** One thing that a guest needs of the host. */
+export const findingDocument = z.strictObject({
+  check: z.string(),
+  verdict: z.enum(["ok", "warn", "fail"]),
+  found: z.string(),
+  remedy: z.string().optional(),
+});
+
 export const domainReport = z.strictObject({ id: z.string(), uuid: z.string(), state: z.string() });
 export const releasedMachine = z.strictObject({ id: z.string() });
 export const versionDocument = z.strictObject({ version: z.string() });

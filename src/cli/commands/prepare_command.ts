@@ -50,6 +50,8 @@ export function registerPrepare(program: Command, composition: Composition): voi
     const reference = readReference(text, invocation.environment);
     const { service } = invocation;
     if (service) {
+      // The client waits for a service that restarts; one that is not there at all is told at once.
+      await service.version({ signal: invocation.signal });
       const request = prepareRequestOf(
         text,
         given,
