@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { withDeadline } from "../../src/agent/deadline.ts";
 import { withSource } from "../../src/agent/open_source.ts";
 import type { OperationOptions, Progress } from "../../src/agent/progress.ts";
-import { pullResolved } from "../../src/agent/pull_image.ts";
+import { type PulledImage, pullResolved } from "../../src/agent/pull_image.ts";
 import { resolveImage } from "../../src/agent/resolve_image.ts";
 import { OCI_MANIFEST } from "../../src/image/media_type.ts";
 import { Registries } from "../../src/registry/registries.ts";
@@ -323,13 +323,17 @@ describe("a pull, and the next one", () => {
       const context = await openAgent(root, { registries });
       const reference = { transport: "docker", host: server.host, repository: "os/demo", tag: "1" } as const;
       const wish = { architecture: "amd64", variant: "virtualization", pull: "always", reference } as const;
-      return await withDeadline(context, {} as OperationOptions, (timed) =>
-        withSource(context, wish, async (source) => {
-          const resolved = await resolveImage(context, wish, { source, signal: timed.signal });
-          // As if every layer had a role; there are not 40 roles.
-          const layers = all.map(({ descriptor }) => ({ role: "rootfs", descriptor }) as const);
-          return await pullResolved(context, { ...resolved, layers }, timed);
-        }));
+      return await withDeadline<PulledImage, OperationOptions>(
+        context,
+        {},
+        (timed) =>
+          withSource(context, wish, async (source) => {
+            const resolved = await resolveImage(context, wish, { source, signal: timed.signal });
+            // As if every layer had a role; there are not 40 roles.
+            const layers = all.map(({ descriptor }) => ({ role: "rootfs", descriptor }) as const);
+            return await pullResolved(context, { ...resolved, layers }, timed);
+          }),
+      );
     };
     const failure = await failureOf(pull());
     expect([failure.code, failure.retryable, failure.details.limit]).toEqual([

@@ -4,6 +4,7 @@ import { lstat, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { OperationOptions } from "../../src/agent/progress.ts";
 import { type PulledImage, pullImage } from "../../src/agent/pull_image.ts";
+import type { Digest } from "../../src/image/digest.ts";
 import type { RegistryLimits } from "../../src/registry/limits.ts";
 import { Registries } from "../../src/registry/registries.ts";
 import { openAgent } from "./agent_kit.ts";
@@ -65,10 +66,12 @@ export type PullRig = {
 
 /** Runs `body` with an agent whose registry answers as scripted. */
 export async function withPulls(
-  { root, script, limits = {} }: {
+  { root, script, limits = {}, digest }: {
     readonly root: string;
     readonly script: Script;
     readonly limits?: Partial<RegistryLimits>;
+    /** Pulled by this; the tag `1` is a label then. */
+    readonly digest?: Digest;
   },
   body: (rig: PullRig) => Promise<void>,
 ): Promise<void> {
@@ -76,7 +79,8 @@ export async function withPulls(
   await using registries = new Registries({ limits: { ...QUICK, ...limits } });
   const notes: string[] = [];
   const context = await openAgent(root, { registries, notes });
-  const reference = { transport: "docker", host: server.host, repository: "os/demo", tag: "1" } as const;
+  const tagged = { transport: "docker", host: server.host, repository: "os/demo", tag: "1" } as const;
+  const reference = digest === undefined ? tagged : { ...tagged, digest };
   const wish = { architecture: "amd64", variant: "virtualization", pull: "always", reference } as const;
   await body({ server, root, notes, pull: (options) => pullImage(context, wish, options) });
 }
