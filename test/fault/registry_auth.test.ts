@@ -17,6 +17,7 @@ import {
 import { randomBlob } from "../support/blobs.ts";
 import { failureOf } from "../support/failures.ts";
 import {
+  type Answer,
   cutAfter,
   type FaultServer,
   respond,
@@ -146,7 +147,7 @@ describe("logging in", () => {
 
   it("AU09 a token body that is no such thing is REGISTRY_PROTOCOL, and 64 KiB of it are read", async () => {
     const word = canary();
-    const answers = [
+    const answers: readonly Answer[] = [
       respond(200, { body: "<html>" }),
       respond(200),
       respond(200, { body: "{}" }),
@@ -156,9 +157,11 @@ describe("logging in", () => {
       tokenBody("a".repeat(1_000_000)),
       tokenBody(word, { access_token: `${word}x` }),
       respond(200, { headers: { "Content-Encoding": "gzip" }, body: "x" }),
+      // 64 KiB and a byte, and then nothing: whoever wants more waits for it, which is told as another failure.
       [
         { send: "HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n" },
-        { sendForever: Buffer.alloc(65_536, " ") },
+        { send: Buffer.alloc(65_537, " ") },
+        { hang: true },
       ],
     ];
     for (const answer of answers) {
@@ -168,8 +171,6 @@ describe("logging in", () => {
         expect([failure.code, failure.retryable]).toEqual(["REGISTRY_PROTOCOL", false]);
         expect(failure.message).not.toContain(word);
         expect(server.requests).toHaveLength(2);
-        // What the kernel took in beyond what was read.
-        expect(server.sentBytes).toBeLessThan(16 * 1024 * 1024);
       });
     }
   });

@@ -142,4 +142,18 @@ describe("a registry's warnings", () => {
     expect(told[2]?.length).toBe(from.length + 4096);
     expect(told[2]?.endsWith("x…")).toBe(true);
   });
+
+  it("RP42 of 1 MB are more headers than a registry may send: REGISTRY_PROTOCOL, and nothing is told", async () => {
+    const told: string[] = [];
+    await using server = await startFaultServer(() =>
+      respond(200, {
+        headers: { "Content-Type": OCI_MANIFEST, "Warning": `299 - "${"x".repeat(1_000_000)}"` },
+        body: bytes,
+      })
+    );
+    await using registries = new Registries({ limits: QUICK, onWarning: (message) => told.push(message) });
+    const client = new RegistryClient({ host: server.host, repository: "os/demo", registries });
+    const failure = await failureOf(client.resolve("latest"));
+    expect([failure.code, failure.message.length < 4096, told]).toEqual(["REGISTRY_PROTOCOL", true, []]);
+  });
 });

@@ -242,19 +242,23 @@ describe("RegistryClient.openBlob over broken connections", () => {
     );
   });
 
-  it("RP31 a resume goes back to the registry for a new redirect", async () => {
+  it("RP31 a resume goes back to the registry for a new redirect: the old one is 403 by now", async () => {
     const { bytes, descriptor } = randomBlob(SIZE_BYTES);
     const seen: string[] = [];
-    await withRegistry((request) => {
+    const expired = new Set<string>();
+    await withRegistry((request, count) => {
       seen.push(request.path.replace(/^\/v2.*/, "registry"));
       if (request.path.startsWith("/v2/")) {
-        return respond(307, { headers: { Location: `/storage?signature=${seen.length}` } });
+        return respond(307, { headers: { Location: `/storage?signature=${count}` } });
       }
+      if (expired.has(request.path)) return respond(403, { body: "<Code>AccessDenied</Code>" });
+      expired.add(request.path);
       const answer = serveRange(request, bytes);
-      return seen.length === 2 ? cutAfter(answer, 1000, "reset") : answer;
-    }, async ({ client }) => {
+      return count === 1 ? cutAfter(answer, 1000, "reset") : answer;
+    }, async ({ client, server }) => {
       expect(await collect(client.openBlob(descriptor))).toEqual(bytes);
-      expect(seen).toEqual(["registry", "/storage?signature=1", "registry", "/storage?signature=3"]);
+      expect(seen).toEqual(["registry", "/storage?signature=0", "registry", "/storage?signature=2"]);
+      expect(server.requests.at(-1)?.headers.range).toBe("bytes=1000-299999");
     });
   });
 });

@@ -18,8 +18,9 @@ it("CO17: 200 machines are prepared side by side with less than 256 MiB of memor
   for await (const chunk of script.stdout) output += chunk;
   expect(await script.exited).toBe(0);
   const { peakRssMib, ...times } = JSON.parse(output);
-  // Times are told, not judged: others run here, too.
+  // How long it takes is told, not judged: others run here, too. That nobody waits far longer than others is.
   console.log("200 machines:", JSON.stringify(times));
+  expect(times.worstMs / times.meanMs).toBeLessThan(3);
   expect(peakRssMib).toBeLessThan(256);
   expect(await readdir(join(root, "machines"))).toHaveLength(200);
   expect(machineProblems(root)).toEqual([]);

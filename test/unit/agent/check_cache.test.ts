@@ -310,7 +310,7 @@ describe("check", () => {
     });
   });
 
-  it("CO20 leaves the main loop free; the figure is printed", async () => {
+  it("CO20 leaves the main loop free", async () => {
     await context.content.ingestBytes(randomBlob(64 * 1024 * 1024));
     const gapsMs: number[] = [];
     let lastMs = performance.now();
@@ -324,5 +324,7 @@ describe("check", () => {
     expect(gapsMs.length).toBeGreaterThan(0);
     const p99Ms = gapsMs.toSorted((one, other) => one - other)[Math.floor(gapsMs.length * 0.99)] ?? 0;
     console.info(`main loop while hashing: p99 ${p99Ms.toFixed(1)} ms of ${gapsMs.length} ticks`);
+    // 20 ms on a machine of one's own; ten times that where others work, too.
+    expect(p99Ms).toBeLessThan(200);
   });
 });
