@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { access, mkdir, open, rm } from "node:fs/promises";
+import { access, mkdir, open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { extDisk } from "../support/disk_bytes.ts";
@@ -40,7 +40,7 @@ export const SCALES = {
   toy: {
     rounds: 1,
     blobBytes: 2 * MIB,
-    diskBytes: 8 * MIB,
+    diskBytes: 32 * MIB,
     diskDataBytes: MIB,
     machines: 2,
     copies: 1,
@@ -75,29 +75,52 @@ export function benchScript(name: string, args: readonly string[]): Command {
   return { argv: [script("deno"), "run", ...flags, path, ...args] };
 }
 
-/** Random data spread evenly over a disk that begins like a file system's; all of the rest is holes. */
-export async function writeDisk(
-  path: string,
-  { sizeBytes, dataBytes }: { readonly sizeBytes: number; readonly dataBytes: number },
-): Promise<void> {
+/** Noise, but for a beginning like a file system's. */
+export async function writeNoise(path: string, sizeBytes: number): Promise<void> {
   const file = await open(path, "wx");
   try {
-    const count = Math.max(1, Math.floor(dataBytes / MIB));
-    const step = Math.floor(sizeBytes / MIB / count);
     const head = extDisk({ incompat: 0x40 }, MIB);
-    for (let number = 0; number < count; number++) {
-      const bytes = randomBytes(MIB);
-      // The head is what tells it from noise; the rest of its MiB does not compress either.
-      if (number === 0) bytes.set(head.subarray(0, 4096));
-      await file.write(bytes, 0, MIB, number * step * MIB);
+    for (let offset = 0; offset < sizeBytes; offset += MIB) {
+      const bytes = randomBytes(Math.min(MIB, sizeBytes - offset));
+      if (offset === 0) bytes.set(head.subarray(0, 4096));
+      await file.write(bytes, 0, bytes.length, offset);
     }
-    await file.truncate(sizeBytes);
   } finally {
     await file.close();
   }
 }
 
-export async function makeGuestPart(kind: "kernel" | "initramfs", path: string): Promise<string> {
+/**
+ * A real file system with files of every size in it, as an operating system's disk is: what is free in it are holes, and
+ * what is used lies in pieces of a block and more.
+ */
+export async function writeFileSystem(
+  path: string,
+  { sizeBytes, dataBytes }: { readonly sizeBytes: number; readonly dataBytes: number },
+): Promise<void> {
+  await requireProgram("mkfs.ext4");
+  const tree = `${path}.tree`;
+  await mkdir(tree);
+  try {
+    let left = dataBytes;
+    for (let number = 0; left > 0; number++) {
+      // Mostly small, some large: 1 KiB to 4 MiB.
+      const fileBytes = Math.min(left, Math.floor(1024 * 4 ** (number % 7 * Math.random())));
+      const directory = join(tree, String(number % 50));
+      await mkdir(directory, { recursive: true });
+      await writeFile(join(directory, String(number)), randomBytes(fileBytes));
+      left -= fileBytes;
+    }
+    await runToEnd({ argv: ["mkfs.ext4", "-q", "-d", tree, path, `${sizeBytes / 1024}k`] });
+  } finally {
+    await rm(tree, { recursive: true });
+  }
+}
+
+export async function makeGuestPart(
+  kind: "kernel" | "initramfs" | "rootfs-ext4",
+  path: string,
+): Promise<string> {
   await runToEnd({ argv: [script("guest-image"), kind, path] }).catch((error: unknown) => {
     throw new Unavailable(
       `no guest ${kind}: ${error instanceof Error ? error.message.slice(0, 200) : error}`,

@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { z } from "zod";
 import type { Descriptor } from "../../src/image/descriptor.ts";
-import { benchScript, freshDirectory } from "./bench_place.ts";
-import { runToEnd } from "./measure.ts";
+import { benchScript, bootshim, freshDirectory } from "./bench_place.ts";
+import { type Finished, runToEnd } from "./measure.ts";
 
 export type BlobServer = { readonly host: string; readonly descriptors: readonly Descriptor[] };
 
@@ -38,17 +38,38 @@ async function served(stdout: NodeJS.ReadableStream): Promise<BlobServer> {
   throw new Error("the server of blobs ended without a word");
 }
 
+/** Pulls one of its images into an empty cache, by the command; what came is removed again. */
+export async function pullImage(
+  { host }: BlobServer,
+  { directory, number = 0, connections }: {
+    readonly directory: string;
+    readonly number?: number;
+    /** At most so many; as many as pay when left out. */
+    readonly connections?: number;
+  },
+): Promise<Finished> {
+  const root = await freshDirectory(join(directory, "root"));
+  const config = join(directory, "config.toml");
+  await writeFile(
+    config,
+    connections === undefined ? "" : `[registry]\nconnections_per_layer = ${connections}\n`,
+  );
+  const { argv, environment } = bootshim(root, ["pull", `${host}/os/demo:${number}`, "--quiet"]);
+  const finished = await runToEnd({ argv, environment: { ...environment, BOOTSHIM_CONFIG: config } });
+  await rm(root, { recursive: true });
+  return finished;
+}
+
 /** Brings all of its blobs into a store, at once, in a process of its own; what came is removed again. */
 export async function pullAll(
   { host, descriptors }: BlobServer,
-  { directory, limits = {} }: { readonly directory: string; readonly limits?: object },
+  { directory }: { readonly directory: string },
 ): Promise<Pulled> {
   const root = await freshDirectory(join(directory, "root"));
   const script = benchScript("pull_script.ts", [
     host,
     root,
     JSON.stringify(descriptors),
-    JSON.stringify(limits),
   ]);
   const { stdout } = await runToEnd(script);
   await rm(root, { recursive: true });

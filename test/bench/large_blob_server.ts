@@ -1,10 +1,13 @@
 /**
  * Serves large blobs, ranges too, at most at a given pace on each connection. Arguments: bytes per second (0: as fast as
- * it can), then the size of each blob. Says on one line of JSON where it listens and what it has.
+ * it can), then the size of each blob. Each is also the disk of an image, `os/demo:NUMBER` from 0. Says on one line of
+ * JSON where it listens and what it has.
  */
+import { createHash } from "node:crypto";
 import { createServer, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import process from "node:process";
+import { digestOf } from "../../src/image/digest.ts";
 import { type LargeBlob, largeBlobChunk, largeBlobDescriptor } from "./large_blobs.ts";
 
 const [pace = 0, ...sizes] = process.argv.slice(2).map(Number);
@@ -16,6 +19,24 @@ const descriptors = sizes.map((sizeBytes, seed) => {
   return descriptor;
 });
 
+const IRONCORE = "application/vnd.ironcore.image";
+const MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG = "{}";
+const sha256 = (text: string) => digestOf("sha256", createHash("sha256").update(text).digest("hex"));
+/** By the end of their paths. */
+const documents = new Map<string, { readonly type: string; readonly text: string }>();
+documents.set(`blobs/${sha256(CONFIG)}`, { type: "application/octet-stream", text: CONFIG });
+for (const [number, { digest, sizeBytes }] of descriptors.entries()) {
+  const text = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: MANIFEST_TYPE,
+    config: { mediaType: `${IRONCORE}.config.v1+json`, digest: sha256(CONFIG), size: CONFIG.length },
+    layers: [{ mediaType: `${IRONCORE}.rootfs`, digest, size: sizeBytes }],
+  });
+  const manifest = { type: MANIFEST_TYPE, text };
+  documents.set(`manifests/${number}`, manifest).set(`manifests/${sha256(text)}`, manifest);
+}
+
 /** On a busy machine timers come late; what a connection missed meanwhile it may have afterwards. */
 const CATCH_UP_MS = 200;
 /** Milliseconds on the steady clock from which a connection may send again. */
@@ -24,6 +45,8 @@ const totals = { requests: 0, connections: 0, most: 0 };
 
 const server = createServer((request, response) => {
   totals.requests += 1;
+  const document = documents.get(request.url?.split("/").slice(-2).join("/").split("?")[0] ?? "");
+  if (document) return void response.writeHead(200, { "content-type": document.type }).end(document.text);
   const blob = blobs.get(request.url?.split("/").at(-1)?.split("?")[0] ?? "");
   if (!blob) return void response.writeHead(404).end(JSON.stringify(totals));
   const range = /^bytes=([0-9]+)-([0-9]+)$/.exec(request.headers.range ?? "");

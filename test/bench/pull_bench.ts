@@ -8,7 +8,8 @@ import {
   MIB,
   type Place,
   publishImage,
-  writeDisk,
+  writeFileSystem,
+  writeNoise,
 } from "./bench_place.ts";
 import { inTurns, runToEnd, Unavailable } from "./measure.ts";
 import { type Measure, type PartReport, type Ratio, ratios } from "./report.ts";
@@ -25,16 +26,16 @@ type Pull = {
 export async function pullDense(place: Place): Promise<PartReport> {
   const { scale: { blobBytes, rounds }, directory } = place;
   const large = join(directory, "disk.raw");
-  await writeDisk(large, { sizeBytes: blobBytes, dataBytes: blobBytes });
+  await writeNoise(large, blobBytes);
   const name = `cold pull, ${blobBytes / MIB} MiB of noise in one layer`;
   return await pull(place, name, { layers: { rootfs: large }, large, rounds, isSparse: false });
 }
 
-/** A disk that is mostly holes, with kernel and initramfs. */
+/** A disk whose file system is mostly empty, with kernel and initramfs. */
 export async function pullSparse(place: Place): Promise<PartReport> {
   const { scale: { diskBytes, diskDataBytes, rounds }, directory } = place;
   const large = join(directory, "disk.raw");
-  await writeDisk(large, { sizeBytes: diskBytes, dataBytes: diskDataBytes });
+  await writeFileSystem(large, { sizeBytes: diskBytes, dataBytes: diskDataBytes });
   const layers = {
     kernel: await makeGuestPart("kernel", join(directory, "vmlinuz")),
     initramfs: await makeGuestPart("initramfs", join(directory, "initramfs")),

@@ -1,6 +1,6 @@
 /**
  * Brings blobs from a registry into a store, all at once, and says on one line of JSON how it went. Arguments: host,
- * root directory, descriptors as JSON, changed limits as JSON.
+ * root directory, descriptors as JSON.
  */
 import { readFileSync } from "node:fs";
 import { monitorEventLoopDelay } from "node:perf_hooks";
@@ -10,10 +10,10 @@ import type { Descriptor } from "../../src/image/descriptor.ts";
 import { Registries } from "../../src/registry/registries.ts";
 import { RegistryClient } from "../../src/registry/registry_client.ts";
 
-const [host = "", rootDirectory = "", descriptorsJson = "[]", limitsJson = "{}"] = process.argv.slice(2);
+const [host = "", rootDirectory = "", descriptorsJson = "[]"] = process.argv.slice(2);
 const descriptors: Descriptor[] = JSON.parse(descriptorsJson);
 const content = await ContentStore.open({ rootDirectory, groupId: null });
-await using registries = new Registries({ limits: JSON.parse(limitsJson) });
+await using registries = new Registries({});
 const client = new RegistryClient({ host, repository: "os/demo", registries });
 const delay = monitorEventLoopDelay({ resolution: 10 });
 delay.enable();

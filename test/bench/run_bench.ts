@@ -21,6 +21,7 @@ export async function run({ directory, scale: { rounds } }: Place): Promise<Part
   await buildImage(root, name, {
     kernel: await makeGuestPart("kernel", join(directory, "vmlinuz")),
     initramfs: await makeGuestPart("initramfs", join(directory, "initramfs")),
+    rootfs: await makeGuestPart("rootfs-ext4", join(directory, "rootfs")),
     cmdline,
   });
   const byHand = (await runToEnd(bootshim(root, ["qemu", name]))).stdout;

@@ -13,6 +13,7 @@ export async function start({ directory, scale: { rounds, prepares } }: Place): 
   await buildImage(root, name, {
     kernel: await makeGuestPart("kernel", join(directory, "vmlinuz")),
     initramfs: await makeGuestPart("initramfs", join(directory, "initramfs")),
+    rootfs: await makeGuestPart("rootfs-ext4", join(directory, "rootfs")),
   });
   const empty = join(directory, "empty.ts");
   await writeFile(empty, "export {};\n");

@@ -1,10 +1,8 @@
 import { join } from "node:path";
 import { MIB, type Place } from "./bench_place.ts";
-import { pullAll, withBlobServer } from "./blob_server.ts";
+import { pullImage, withBlobServer } from "./blob_server.ts";
 import { inTurns, runToEnd } from "./measure.ts";
 import { type PartReport, ratios } from "./report.ts";
-
-const ONE = { connectionsPerBlob: 1 };
 
 /** A registry that gives each connection only so much: several bring more. */
 export async function throttled({ directory, scale }: Place): Promise<PartReport> {
@@ -13,18 +11,18 @@ export async function throttled({ directory, scale }: Place): Promise<PartReport
     const url = `http://${server.host}/v2/os/demo/blobs/${server.descriptors[0]?.digest}`;
     const values = await inTurns({
       "curl": async () => (await runToEnd({ argv: ["curl", "-sfo", join(directory, "curl"), url] })).seconds,
-      "bootshim's transfer, one connection": async () =>
-        (await pullAll(server, { directory, limits: ONE })).seconds,
-      "bootshim's transfer": async () => (await pullAll(server, { directory })).seconds,
+      "bootshim pull, one connection": async () =>
+        (await pullImage(server, { directory, connections: 1 })).seconds,
+      "bootshim pull": async () => (await pullImage(server, { directory })).seconds,
     }, Math.min(rounds, 3));
-    const ours = values["bootshim's transfer"];
+    const ours = values["bootshim pull"];
     return {
       name: `${throttledBytes / MIB} MiB at ${paceBytesPerSecond / 1e6} MB/s for each connection`,
       measures: Object.entries(values).map(([name, values]) => ({ name, unit: "s", values })),
       ratios: [
         {
           name: "one connection / as many as pay",
-          values: ratios(values["bootshim's transfer, one connection"], ours),
+          values: ratios(values["bootshim pull, one connection"], ours),
           atLeast: 5,
         },
         { name: "curl / bootshim", values: ratios(values["curl"], ours) },
@@ -38,8 +36,8 @@ export async function throttled({ directory, scale }: Place): Promise<PartReport
 export async function unthrottled({ directory, scale: { blobBytes, rounds } }: Place): Promise<PartReport> {
   return await withBlobServer({ paceBytesPerSecond: 0, sizesBytes: [blobBytes] }, async (server) => {
     const values = await inTurns({
-      "one connection": async () => (await pullAll(server, { directory, limits: ONE })).seconds,
-      "as many as pay": async () => (await pullAll(server, { directory })).seconds,
+      "one connection": async () => (await pullImage(server, { directory, connections: 1 })).seconds,
+      "as many as pay": async () => (await pullImage(server, { directory })).seconds,
     }, rounds);
     return {
       name: `${blobBytes / MIB} MiB over loopback, unthrottled`,
