@@ -41,8 +41,9 @@ export async function send(place: ServicePlace, sent: Sent): Promise<IncomingMes
   const outgoing = "socketPath" in place
     ? request({ ...options, socketPath: place.socketPath, path, host: "bootshim" })
     : request(new URL(path, place.url), options);
-  // Once it is answered, what is left of the body is of no interest to anybody.
+  // Once it is answered, what is left of the body is of no interest to anybody, nor that it did not get through.
   outgoing.on("error", () => {});
+  outgoing.once("socket", (socket) => socket.on("error", () => {}));
   outgoing.end(content);
   let answer: IncomingMessage;
   try {

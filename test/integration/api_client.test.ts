@@ -2,7 +2,8 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { setTimeout as wait } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { BootshimClient, type OperationProgress } from "../../src/api/client.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
 import { failureOf } from "../support/failures.ts";
@@ -89,6 +90,23 @@ describe("BootshimClient", () => {
     expect(await failureOf(nobody.version())).toMatchObject({ code: "IO_ERROR" });
   });
 
+  it("tells the host, one image, readiness and numbers", async () => {
+    const { digest } = await client.prepare({ reference });
+    expect((await client.host()).length).toBeGreaterThan(3);
+    expect(await client.image(digest)).toMatchObject([{ reference, digest }]);
+    expect(await failureOf(client.image(`sha256:${"0".repeat(64)}`))).toMatchObject({
+      code: "IMAGE_NOT_FOUND",
+    });
+    expect(await client.isReady()).toBe(true);
+    expect(await client.metrics()).toMatch(/^bootshim_requests_total\{/m);
+  });
+
+  it("is told that a request is too large, and lives", async () => {
+    const machine = { id: "large", userData: "a".repeat(40 * 2 ** 20) };
+    expect(await failureOf(client.prepare({ reference, machine }))).toMatchObject({ code: "LIMIT_EXCEEDED" });
+    expect(await client.isReady()).toBe(true);
+  });
+
   it("cancels, and reads events", async () => {
     proxy.tamper(() => "hold");
     const operation = await client.beginPrepare({ reference, pull: "always" });
@@ -102,6 +120,49 @@ describe("BootshimClient", () => {
     }
     stop.abort();
   });
+});
+
+describe("a service that restarts in the middle of a prepare", () => {
+  it.each(["SIGTERM", "SIGKILL"])("is waited for, and asked again: after %s", async (how) => {
+    const folder = await mkdtemp(join(tmpdir(), "bs-"));
+    const place = {
+      root: join(folder, "root"),
+      socketPath: join(folder, "s"),
+      environment: { BOOTSHIM_CONFIG: join(work, "config.toml") },
+    };
+    const first = await startService(place);
+    const patient = new BootshimClient({ socketPath: place.socketPath });
+    const wish = { reference, machine: { network: "none" } };
+    proxy.pace(2_000_000);
+    const seen: OperationProgress[] = [];
+    try {
+      const followed = patient.putMachine("followed", wish, {
+        onProgress: (progress) => seen.push(progress),
+      });
+      const blocking = patient.putMachine("blocking", wish);
+      const { id } = await patient.beginPrepare({ reference, machine: { ...wish.machine, id: "begun" } });
+      const forgotten = failureOf(patient.follow(id));
+      await vi.waitFor(() => expect(seen.some(({ doneBytes }) => doneBytes > 0)).toBe(true), 20_000);
+      if (how === "SIGTERM") expect(await first.stop()).toBe(0);
+      else await first.kill();
+      await wait(1000);
+      proxy.pace(undefined);
+      const second = await startService(place);
+      try {
+        expect((await followed).machine?.id).toBe("followed");
+        expect((await blocking).machine?.id).toBe("blocking");
+        // There was nothing to repeat: whoever began it has to. Or it was told of the end before that came.
+        expect(["OPERATION_NOT_FOUND", "CANCELLED"]).toContain((await forgotten).code);
+        const machines = (await patient.machines()).map((machine) => machine.id).sort();
+        expect(machines.filter((each) => each !== "begun")).toEqual(["blocking", "followed"]);
+      } finally {
+        expect(await second.stop()).toBe(0);
+      }
+    } finally {
+      proxy.pace(undefined);
+      await rm(folder, { recursive: true, force: true });
+    }
+  }, 60_000);
 });
 
 describe("commands with --socket", () => {
@@ -145,5 +206,10 @@ describe("commands with --socket", () => {
       74,
       expect.stringContaining("start it: bootshim serve"),
     ]);
+    // Also where the client itself would wait for it.
+    const startedMs = performance.now();
+    const prepared = await bootshim(["prepare", reference, "--socket", join(work, "nobody")], nowhere());
+    expect([prepared.exitCode, prepared.stderr]).toEqual([74, nobody.stderr]);
+    expect(performance.now() - startedMs).toBeLessThan(15_000);
   });
 });

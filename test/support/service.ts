@@ -101,6 +101,7 @@ export async function ask(
   });
   // A body that is refused is not read to its end; what counts is the answer.
   asked.on("error", () => {});
+  asked.once("socket", (socket) => socket.on("error", () => {}));
   asked.end(content);
   const [answer] = await once(asked, "response");
   let text = "";
