@@ -8,6 +8,7 @@ import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
 import { quoteShell } from "../hypervisor/qemu_command/shell.ts";
 import { tpmEmulatorCommand } from "../qemu/tpm_emulator.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { makeBootCopies } from "./boot_copies.ts";
 import { readDefinition, requireMachine } from "./domains.ts";
 import { chooseAcceleration, chooseFirmware } from "./host_facts.ts";
 import { withSource } from "./open_source.ts";
@@ -32,8 +33,19 @@ export function tpmPlaceOf({ directory }: Pick<MachineDocument, "directory">) {
   return { stateDirectory: join(directory, "tpm"), socketPath: join(directory, "tpm.sock") };
 }
 
-/** The definitions made when the machine was prepared. @throws {ShimError} MACHINE_NOT_FOUND */
-export async function definitionOfMachine(context: AgentContext, id: string): Promise<Definition> {
+/** `isMerged`: whether a fragment may become a part of somebody's domain, and must have the files that it speaks of. */
+export type MachineDefinitionOptions = { readonly isMerged?: boolean };
+
+/**
+ * The definitions made when the machine was prepared.
+ *
+ * @throws {ShimError} MACHINE_NOT_FOUND; as `makeBootCopies`
+ */
+export async function definitionOfMachine(
+  context: AgentContext,
+  id: string,
+  { isMerged = true }: MachineDefinitionOptions = {},
+): Promise<Definition> {
   const machine = await requireMachine(context, id);
   if (machine.qemuCommand.includes("-tpmdev")) {
     const command = quoteShell(tpmEmulatorCommand(tpmPlaceOf(machine))).replaceAll(/ \\\n */g, " ");
@@ -41,15 +53,33 @@ export async function definitionOfMachine(context: AgentContext, id: string): Pr
   }
   const read = (fragment: Fragment) =>
     readDefinition(machine, join(machine.directory, fragmentName(fragment)));
+  const fragments = { os: await read("os"), disks: await read("disks") };
+  if (isMerged && context.isRoot) {
+    await makeBootCopies(context, machine);
+    if (givesAway(context, fragments)) {
+      context.note(
+        `machine "${id}" was prepared by an earlier version: under root's libvirt its fragments give files of the cache to ` +
+          'QEMU\'s user, unless the domain has <seclabel type="none" model="dac"/>',
+      );
+    }
+  }
   return {
     domainXml: await readDefinition(machine, machine.domainXml),
-    fragments: { os: await read("os"), disks: await read("disks") },
+    fragments,
     qemuCommand: machine.qemuCommand,
   };
 }
 
+/** Whether fragments say nothing of the owner of files that are not the machine's. */
+function givesAway(context: AgentContext, { os, disks }: Definition["fragments"]): boolean {
+  const isUnlabelled = disks.includes("<source ") && !disks.includes("<seclabel ");
+  return isUnlabelled || os.includes(`<kernel>${join(context.rootDirectory, "images")}/`);
+}
+
 export type ImageDefinitionWish = ImageWish & BootWishes & {
   readonly machine: Omit<MachineWishes, keyof DiskWishes | "dataDisks" | "provisioning">;
+  /** What of it is to become a part of somebody's domain. */
+  readonly fragment?: Fragment | undefined;
 };
 
 /**
@@ -89,6 +119,14 @@ async function defineImage(
       },
     );
   }
+  if (wish.fragment === "os" && context.isRoot && boot.kernel !== null) {
+    throw new ShimError(
+      "REQUEST_INVALID",
+      `Cannot give what boots of image "${image.name}" alone: root's libvirt would give the cached kernel to QEMU's user, ` +
+        "and only a machine has copies of its own",
+      { details: { remedy: `run: bootshim prepare ${image.name} --machine ID; then give that ID` } },
+    );
+  }
   context.note("without a machine the disks are the cached layers, read-only");
   const { id } = wish.machine;
   const definition = defineDomain({
@@ -121,7 +159,10 @@ async function defineImage(
   });
   return {
     domainXml: renderDomainXml(definition),
-    fragments: { os: renderFragment(definition, "os"), disks: renderFragment(definition, "disks") },
+    fragments: {
+      os: renderFragment(definition, "os", { copies: null }),
+      disks: renderFragment(definition, "disks", { copies: null }),
+    },
     qemuCommand: renderQemuCommand(definition),
   };
 }

@@ -12,7 +12,7 @@ export type Defined = { readonly status: DomainStatus; readonly isNew: boolean }
  * put back when the two differ. Defining touches no running guest.
  *
  * A definition without MAC address, as machines were given earlier, leaves the address to libvirt, which draws another at
- * each define: any address is then the machine's, and the one it has stays, because its guest knows it by now.
+ * each define. Whichever it has is then the machine's, and stays, because its guest knows it by now.
  *
  * @param options.before the domain of that name and UUID, as it is now
  * @throws {ShimError} CONFLICT when the definition is another than the machine's; DOMAIN_INVALID

@@ -15,6 +15,7 @@ import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
 import type { HeldMachine } from "../machine/held_machine.ts";
 import type { AgentContext } from "./agent_context.ts";
+import { bootCopiesOf } from "./boot_copies.ts";
 import { chooseAcceleration, chooseFirmware, requireFirmware, requireHostParts } from "./host_facts.ts";
 import { type EmptyDiskWish, makeEmptyDisks } from "./empty_disks.ts";
 import { type DiskPlace, type DiskWishes, makeDisks } from "./machine_disks.ts";
@@ -252,9 +253,11 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     host: { acceleration, uefiFirmware, keepOwnership: context.isRoot },
   });
   await writeNewFile(join(directory, DOMAIN_XML_NAME), renderDomainXml(definition), { fileSystem });
+  // A machine with a TPM boots its own files already.
+  const copies = machine.tpm ? null : bootCopiesOf(place);
   for (const fragment of FRAGMENTS) {
     const path = join(directory, fragmentName(fragment));
-    await writeNewFile(path, renderFragment(definition, fragment), { fileSystem });
+    await writeNewFile(path, renderFragment(definition, fragment, { copies }), { fileSystem });
   }
   const document: MachineDocument = {
     id,

@@ -27,6 +27,13 @@ export type HeldMachine = {
    */
   create(build: Build, rules?: CreateRules): Promise<{ record: MachineRecord; created: boolean }>;
   /**
+   * Gives a machine that is there one more file, read-only and group QEMU's, which `fill` makes; durable, complete or
+   * absent. One that has it keeps it.
+   *
+   * @throws {ShimError} MACHINE_NOT_FOUND; NO_SPACE, BUSY, IO_ERROR; what `fill` throws passes
+   */
+  add(name: string, fill: (path: string) => Promise<void>): Promise<void>;
+  /**
    * Removes the machine with everything in its directory; what links in there point to stays. After a crash it is there
    * whole or gone, and its remains go with the next create or remove of this id, or with `sweepMachines`.
    *

@@ -9,8 +9,14 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { ShimError } from "../errors.ts";
-import { syncDirectory } from "../host/durable.ts";
-import { type FileStatus, type FileSystem, nodeFileSystem } from "../host/file_system.ts";
+import { setAccess, statusIfThere, syncDirectory, unlinkIfThere } from "../host/durable.ts";
+import {
+  type FileStatus,
+  type FileSystem,
+  nodeFileSystem,
+  READ_EXISTING,
+  withOpenFile,
+} from "../host/file_system.ts";
 import { withLock } from "../host/flock.ts";
 import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { ensurePrivateDirectory } from "../host/private_directory.ts";
@@ -104,6 +110,7 @@ export class MachineStore {
     const lockPath = join(this.#locks, `machine-${id}`);
     const held: HeldMachine = {
       create: (build, rules) => this.#create(id, build, rules),
+      add: (name, fill) => this.#add(id, { name, fill }),
       remove: () => this.#remove(id),
     };
     return await withIoErrors(
@@ -229,6 +236,32 @@ export class MachineStore {
       await removeTree(directory, this.#fileSystem).catch(() => {});
       throw error;
     }
+  }
+
+  /** {@link HeldMachine.add} */
+  async #add(
+    id: MachineId,
+    { name, fill }: { readonly name: string; readonly fill: (path: string) => Promise<void> },
+  ): Promise<void> {
+    if (await this.#statusOf(id) === undefined) throw notFound(id);
+    const fileSystem = this.#fileSystem;
+    const directory = this.directoryOf(id);
+    if (await statusIfThere(join(directory, name), fileSystem) !== undefined) return;
+    // A fixed name: whoever holds the machine replaces what a killed process left.
+    const partial = join(directory, `.${name}.new`);
+    await unlinkIfThere(partial, fileSystem);
+    try {
+      await fill(partial);
+      await withOpenFile(partial, { flags: READ_EXISTING, fileSystem }, async (file) => {
+        await setAccess(file, sharedAccess(0o440, this.#groupId));
+        await file.sync();
+      });
+      await fileSystem.rename(partial, join(directory, name));
+    } catch (error) {
+      await unlinkIfThere(partial, fileSystem).catch(() => {});
+      throw error;
+    }
+    await syncDirectory(directory, fileSystem);
   }
 
   /** Two machines that are made at once see each other, because each looks and appears in one step. */

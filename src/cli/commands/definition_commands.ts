@@ -48,7 +48,10 @@ export function registerDefinitionCommands(program: Command, composition: Compos
         ? invocation.print({ domainXml }, () => domainXml)
         : invocation.print({ fragment, xml: fragments[fragment] }, () => fragments[fragment]),
     extend: (command) =>
-      command.option("--fragment <part>", "os or disks: only that part, for a domain of your own"),
+      command.option(
+        "--fragment <part>",
+        "os or disks: only that part, for a domain of your own (without <seclabel> for dac)",
+      ),
   });
   register(program, composition, {
     name: "qemu",
@@ -83,12 +86,19 @@ function register(program: Command, composition: Composition, printer: Printer):
     if (isMachine) {
       const { service } = invocation;
       const definition = await (service?.definition(word) ??
-        definitionOfMachine(await invocation.openContext(), word));
+        definitionOfMachine(await invocation.openContext(), word, {
+          isMerged: given.fragment !== undefined,
+        }));
       return print(invocation, definition, given);
     }
     const reference = readReference(word, invocation.environment);
     const context = await invocation.openContext();
-    const wish = { ...imageWishOf(context, reference, given), ...bootWishesOf(given), machine };
+    const wish = {
+      ...imageWishOf(context, reference, given),
+      ...bootWishesOf(given),
+      machine,
+      fragment: given.fragment,
+    };
     print(
       invocation,
       await invocation.withProgress((onProgress) =>

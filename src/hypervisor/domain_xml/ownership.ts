@@ -10,7 +10,19 @@ export function labelsEachSource({ keepOwnership, tpm }: DomainDefinition): bool
   return keepOwnership && tpm;
 }
 
-/** Tells libvirt to leave the owner of one source's file alone. */
+/** Tells libvirt to leave the owner of one source's file alone, in a domain of ours. */
 export function sourceLabelElements(definition: DomainDefinition): XmlElement[] {
-  return labelsEachSource(definition) ? [element("seclabel", { model: "dac", relabel: "no" })] : [];
+  return labelsEachSource(definition) ? [keepOwner()] : [];
+}
+
+/**
+ * The same in a fragment, always: the domain it will be a part of is not ours, and need not have a label for the whole.
+ * libvirt refuses one domain that has both.
+ */
+export function fragmentLabelElements({ keepOwnership }: DomainDefinition): XmlElement[] {
+  return keepOwnership ? [keepOwner()] : [];
+}
+
+function keepOwner(): XmlElement {
+  return element("seclabel", { model: "dac", relabel: "no" });
 }

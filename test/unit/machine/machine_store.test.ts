@@ -182,6 +182,46 @@ describe("MachineStore.create", () => {
   });
 });
 
+describe("HeldMachine.add", () => {
+  const fill = (text: string) => (path: string) => writeFile(path, text);
+
+  it("gives a machine one more file, read-only and synced before it has its name; one that is there stays", async () => {
+    const fileSystem = new FaultyFileSystem(nodeFileSystem);
+    const watched = await MachineStore.open({ rootDirectory: temporary(), groupId: null, fileSystem });
+    await watched.create(id, buildOf(randomRecord(id)));
+    // What a killed process left
+    await writeFile(join(place(), ".kernel.new"), "half");
+    const first = fileSystem.operations.length;
+    await watched.hold(id, (held) => held.add("kernel", fill("whole")));
+    expect(fileSystem.operations.slice(first).filter((each) => /^(?:sync|rename)/.test(each))).toEqual([
+      `sync ${place()}/.kernel.new`,
+      `rename ${place()}/.kernel.new`,
+      `sync ${place()}`,
+    ]);
+    await watched.hold(id, (held) => held.add("kernel", fill("another")));
+    expect(await readFile(join(place(), "kernel"), "utf8")).toBe("whole");
+    expect(await modesIn(place())).toMatchObject({ kernel: "400" });
+    expect(await readdir(place())).not.toContain(".kernel.new");
+  });
+
+  it("leaves nothing of a file that could not be made, and makes none for a machine that is not there", async () => {
+    await store.create(id, buildOf(randomRecord(id)));
+    const before = await readdir(place());
+    const failing = store.hold(id, (held) =>
+      held.add("kernel", async (path) => {
+        await writeFile(path, "half");
+        throw new Error("no more");
+      }));
+    await expect(failing).rejects.toThrow("no more");
+    expect(await readdir(place())).toEqual(before);
+    const other = parseMachineId("vm-2");
+    expect(await codeOf(store.hold(other, (held) => held.add("kernel", fill("x"))))).toBe(
+      "MACHINE_NOT_FOUND",
+    );
+    expect(await names()).toEqual([id]);
+  });
+});
+
 describe("MachineStore.read and list", () => {
   it("says that there is none", async () => {
     expect(await codeOf(store.read(id))).toBe("MACHINE_NOT_FOUND");

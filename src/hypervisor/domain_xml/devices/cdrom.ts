@@ -1,13 +1,13 @@
 import type { DomainDefinition } from "../../domain_definition.ts";
-import { sourceLabelElements } from "../ownership.ts";
 import { element, type XmlElement } from "../xml_element.ts";
 
 /**
  * SCSI over virtio, on both architectures: SeaBIOS and UEFI boot from it, and kernels for guests have its driver where
  * they often lack SATA's. The controller is spelt out because libvirt's own choice for amd64 is an LSI chip that few kernels know.
+ *
+ * @param labels what is said of the owner of the disc's file
  */
-export function cdromElements(definition: DomainDefinition): XmlElement[] {
-  const { boot } = definition;
+export function cdromElements({ boot }: DomainDefinition, labels: XmlElement[]): XmlElement[] {
   if (boot.mode !== "iso") return [];
   return [
     element("controller", { type: "scsi", index: "0", model: "virtio-scsi" }),
@@ -15,7 +15,7 @@ export function cdromElements(definition: DomainDefinition): XmlElement[] {
       "disk",
       { type: "file", device: "cdrom" },
       element("driver", { name: "qemu", type: "raw" }),
-      element("source", { file: boot.isoPath }, ...sourceLabelElements(definition)),
+      element("source", { file: boot.isoPath }, ...labels),
       element("backingStore"),
       element("target", { dev: "sda", bus: "scsi" }),
       element("readonly"),

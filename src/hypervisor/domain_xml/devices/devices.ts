@@ -1,4 +1,5 @@
 import type { DomainDefinition } from "../../domain_definition.ts";
+import { sourceLabelElements } from "../ownership.ts";
 import { element, type XmlElement } from "../xml_element.ts";
 import { cdromElements } from "./cdrom.ts";
 import { consoleElements } from "./console.ts";
@@ -7,11 +8,12 @@ import { networkElements } from "./network.ts";
 
 /** No emulator: libvirt picks the one of its own capabilities. No graphics, no input beyond what libvirt adds. */
 export function devicesElement(definition: DomainDefinition): XmlElement {
+  const labels = sourceLabelElements(definition);
   return element(
     "devices",
     {},
-    ...cdromElements(definition),
-    ...diskElements(definition),
+    ...cdromElements(definition, labels),
+    ...diskElements(definition, labels),
     // libvirt would add a USB controller, which nothing here is plugged into.
     element("controller", { type: "usb", model: "none" }),
     ...networkElements(definition),

@@ -1,11 +1,9 @@
 import { diskBootOrder } from "../../boot_order.ts";
 import type { DomainDefinition, DomainDisk } from "../../domain_definition.ts";
-import { sourceLabelElements } from "../ownership.ts";
 import { element, textElement, type XmlElement } from "../xml_element.ts";
 
-export function diskElements(definition: DomainDefinition): XmlElement[] {
-  const { disks, boot } = definition;
-  const labels = sourceLabelElements(definition);
+/** @param labels what is said of the owner of each source */
+export function diskElements({ disks, boot }: DomainDefinition, labels: XmlElement[]): XmlElement[] {
   return disks.map((disk, index) =>
     diskElement(disk, { index, bootOrder: diskBootOrder(boot, index), labels })
   );
