@@ -1,10 +1,8 @@
 import { mergeCommandLine } from "../boot/command_line.ts";
 import type { BootDecision, LayerFindings } from "../boot/decide_boot.ts";
-import { recogniseUki, type UnifiedKernel } from "../boot/uki_content.ts";
+import type { UnifiedKernel } from "../boot/uki_content.ts";
 import { ShimError } from "../errors.ts";
-import type { AgentContext } from "./agent_context.ts";
-import { cmdlineLayer, decodeCmdlineLayer } from "./cmdline_layer.ts";
-import type { ResolvedImage } from "./resolve_image.ts";
+import type { StatedCommandLine } from "./cmdline_layer.ts";
 
 /** What the caller says of the command line. */
 export type CommandLineWishes = {
@@ -13,8 +11,12 @@ export type CommandLineWishes = {
   readonly appends: readonly string[];
 };
 
-/** The command line that counts, and a word where it is not the one that somebody might expect. */
-export type BootCommandLine = { readonly cmdline: string; readonly note: string | undefined };
+export type BootCommandLine = {
+  /** The one that counts. */
+  readonly cmdline: string;
+  /** Why the boot is as it is: the decision's reason, and a word where another command line might have been expected. */
+  readonly reason: string;
+};
 
 type Decided = {
   readonly wish: CommandLineWishes;
@@ -28,15 +30,12 @@ type Decided = {
  *
  * @throws {ShimError} CMDLINE_INVALID
  */
-export async function bootCommandLine(
-  context: AgentContext,
-  image: ResolvedImage,
+export function bootCommandLine(
+  stated: StatedCommandLine,
   { wish, decision, findings }: Decided,
-): Promise<BootCommandLine> {
-  const layer = await readLayer(context, image);
-  const stated = { layer, config: image.config.commandLine };
-  const isStated = (layer ?? stated.config ?? "").trim() !== "";
-  const uki = await bootedUki(context, image, { decision, findings });
+): BootCommandLine {
+  const isStated = (stated.layer ?? stated.config ?? "").trim() !== "";
+  const uki = bootedUki({ decision, findings });
   if (decision.mode === "uki") {
     const isWished = wish.cmdline !== undefined || wish.appends.length > 0;
     const ignored = [
@@ -45,9 +44,11 @@ export async function bootCommandLine(
     ];
     return {
       cmdline: ownLine(uki) ?? "",
-      note: ignored.length === 0
-        ? undefined
-        : `its own command line counts, ${ignored.join(" and ")} ${isWished ? "do" : "does"} not`,
+      reason: ignored.length === 0
+        ? decision.reason
+        : `${decision.reason}; its own command line counts, ${ignored.join(" and ")} ${
+          isWished ? "do" : "does"
+        } not`,
     };
   }
   const own = uki?.sections.includes(".cmdline") ? ownLine(uki) ?? "" : undefined;
@@ -68,20 +69,17 @@ export async function bootCommandLine(
   const isOwn = own !== undefined && isStated && wish.cmdline === undefined;
   return {
     cmdline: line,
-    note: isOwn ? "its own command line counts, the image's other one does not" : undefined,
+    reason: isOwn
+      ? `${decision.reason}; its own command line counts, the image's other one does not`
+      : decision.reason,
   };
 }
 
 /** The unified kernel image that boots, whichever role it has. */
-async function bootedUki(
-  context: AgentContext,
-  image: ResolvedImage,
-  { decision: { mode }, findings: { kernel, uki } }: Pick<Decided, "decision" | "findings">,
-): Promise<UnifiedKernel | undefined> {
-  if (mode === "uki") return uki?.kind === "uki" ? uki : undefined;
-  const isUki = mode === "kernel" && kernel?.kind === "kernel" && kernel.format === "UKI";
-  const layer = isUki ? image.layers.find((each) => each.role === "kernel") : undefined;
-  const content = layer && await recogniseUki(context.content.blobWindow(layer.descriptor));
+export function bootedUki(
+  { decision: { mode }, findings: { kernelUki, uki } }: Pick<Decided, "decision" | "findings">,
+): UnifiedKernel | undefined {
+  const content = mode === "uki" ? uki : mode === "kernel" ? kernelUki : undefined;
   return content?.kind === "uki" ? content : undefined;
 }
 
@@ -97,9 +95,4 @@ function requireWithin(line: string, { commandLineLimitBytes: limitBytes }: Boot
     "CMDLINE_INVALID",
     `Cannot use the command line: ${sizeBytes} bytes, the kernel takes at most ${limitBytes} bytes`,
   );
-}
-
-async function readLayer(context: AgentContext, image: ResolvedImage): Promise<string | undefined> {
-  const layer = cmdlineLayer(image);
-  return layer && decodeCmdlineLayer(layer, (await context.content.readDocument(layer)).bytes);
 }

@@ -1,17 +1,20 @@
-import { windowOf } from "../boot/byte_window.ts";
-import { type BootWish, modeVerdicts } from "../boot/decide_boot.ts";
-import { HEAD_BYTES } from "../boot/disk_content.ts";
+import { type ByteWindow, windowOf } from "../boot/byte_window.ts";
+import { type BootDecision, foreseeBoot, type ForeseenMode } from "../boot/decide_boot.ts";
+import { describeLayer, type LayerDescription } from "../boot/describe_layer.ts";
 import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
-import type { ModeVerdict, Role } from "../boot/prepared_boot.ts";
+import type { BootMode, Firmware, Role } from "../boot/prepared_boot.ts";
 import { unpackDiskHead } from "../content/unpack_disk.ts";
 import { ShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import { describeOffer } from "../image/select_manifest.ts";
 import type { AgentContext } from "./agent_context.ts";
-import { cmdlineLayer, decodeCmdlineLayer } from "./cmdline_layer.ts";
-import { examineLayers } from "./examine_layers.ts";
+import { bootCommandLine, bootedUki } from "./boot_command_line.ts";
+import { readStatedCommandLine, type StatedCommandLine } from "./cmdline_layer.ts";
+import { type ExaminedLayers, examineLayers, type Look } from "./examine_layers.ts";
+import { layerWindow } from "./layer_window.ts";
 import { withSource } from "./open_source.ts";
+import type { BootWishes } from "./prepare_boot.ts";
 import { type ImageWish, type ResolvedImage, resolveImage } from "./resolve_image.ts";
 
 /** What there is behind a reference, what would be chosen, and how it would boot. */
@@ -21,31 +24,43 @@ export type InspectedImage = {
   readonly mediaType: string;
   readonly entries: readonly (ReturnType<typeof describeOffer> & { readonly isChosen: boolean })[];
   readonly manifestDigest: Digest;
-  readonly layers: readonly {
-    readonly role: Role;
-    readonly mediaType: string;
-    readonly digest: Digest;
-    readonly sizeBytes: number;
-    readonly isCached: boolean;
-  }[];
+  readonly layers: readonly InspectedLayer[];
   /** As the image states it; a cmdline layer comes before the configuration. */
   readonly commandLine: string | null;
-  /** What `prepare` would find in the layers; see {@link modesVerified}. */
-  readonly modes: readonly ModeVerdict[];
-  /** False when a layer is not cached: then the modes come from its first 64 KiB, which nobody has checked yet. */
+  /** What `prepare` would find in the layers, see {@link modesVerified}; null where the seen bytes do not tell. */
+  readonly modes: readonly ForeseenMode[];
+  /** How `prepare` would boot it. Null when it would refuse, and when that cannot be told: modes and notes say why. */
+  readonly boot: ForeseenBoot | null;
+  /** False when a layer is not cached: then the modes come from small parts of it, which nobody has checked yet. */
   readonly modesVerified: boolean;
   readonly notes: readonly string[];
 };
 
+export type InspectedLayer = LayerDescription & {
+  readonly role: Role;
+  readonly mediaType: string;
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  readonly isCached: boolean;
+};
+
+export type ForeseenBoot = {
+  readonly mode: BootMode;
+  readonly firmware: Firmware;
+  /** Null for a unified kernel image whose own was not seen. */
+  readonly cmdline: string | null;
+  readonly reason: string;
+};
+
 /**
- * Looks at an image without fetching a layer: index, manifests, configuration and the first KiB of layers are read, and
+ * Looks at an image without fetching a layer: index, manifests, configuration and small parts of layers are read, and
  * nothing is stored.
  *
  * @throws {ShimError} as `resolveImage`
  */
 export async function inspectImage(
   context: AgentContext,
-  wish: ImageWish & BootWish,
+  wish: ImageWish & BootWishes,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<InspectedImage> {
   return await withSource(context, wish, async (source) => {
@@ -54,19 +69,27 @@ export async function inspectImage(
   });
 }
 
-type Look = { readonly wish: ImageWish & BootWish; readonly signal: AbortSignal | undefined };
+type Request = { readonly wish: ImageWish & BootWishes; readonly signal: AbortSignal | undefined };
 
 async function describeImage(
   context: AgentContext,
   image: ResolvedImage,
-  { wish, signal }: Look,
+  { wish, signal }: Request,
 ): Promise<InspectedImage> {
-  const layers = [];
+  const examined = await examineLayers(image.layers, {
+    architecture: wish.architecture,
+    look: lookAt(context, image, signal),
+  });
+  const { findings } = examined;
+  const layers: InspectedLayer[] = [];
   for (const { role, descriptor } of image.layers) {
     const { mediaType, digest, sizeBytes } = descriptor;
-    layers.push({ role, mediaType, digest, sizeBytes, isCached: await context.content.hasBlob(descriptor) });
+    const isCached = await context.content.hasBlob(descriptor);
+    layers.push({ role, mediaType, digest, sizeBytes, isCached, ...describeLayer(role, findings) });
   }
-  const { commandLine, notes } = await statedCommandLine(context, image, signal);
+  const notes = [...image.notes];
+  const stated = await orNote(notes, () => readStatedCommandLine(context, image, { signal }));
+  const { modes, decision } = foreseeBoot(findings, wish);
   return {
     reference: image.name,
     digest: image.root.digest,
@@ -77,71 +100,71 @@ async function describeImage(
     })),
     manifestDigest: image.chosen.descriptor.digest,
     layers,
-    commandLine,
-    modes: await verdictsOf(context, image, { wish, signal }),
+    commandLine: stated?.layer ?? stated?.config ?? null,
+    modes,
+    boot: await orNote(notes, () => Promise.resolve(bootOf(examined, { wish, stated, decision }))) ?? null,
     modesVerified: layers.every((layer) => layer.isCached),
-    notes: [...image.notes, ...notes],
+    notes,
   };
 }
 
-async function verdictsOf(
-  context: AgentContext,
-  image: ResolvedImage,
-  { wish, signal }: Look,
-): Promise<readonly ModeVerdict[]> {
-  const { findings } = await examineLayers(image.layers, {
-    architecture: wish.architecture,
-    look: async ({ role, descriptor }) => {
-      const unpacked = role === "rootfs" ? await context.derived.find(descriptor) : undefined;
-      if (unpacked) return context.derived.diskWindow(descriptor, unpacked);
-      const head = await readHead(context, image, { descriptor, signal });
-      const packing = role === "rootfs"
-        ? recognisePacking(descriptor.mediaType, head.subarray(0, PACKING_HEAD_BYTES))
-        : null;
-      if (packing) return await unpackDiskHead(packing, head);
-      const isCached = await context.content.hasBlob(descriptor);
-      return isCached ? context.content.blobWindow(descriptor) : windowOf(head, descriptor.sizeBytes);
-    },
-  });
-  return modeVerdicts(findings, wish);
-}
+type Decided = {
+  readonly wish: BootWishes;
+  readonly stated: StatedCommandLine | undefined;
+  readonly decision: BootDecision | null;
+};
 
-type HeadOf = { readonly descriptor: Descriptor; readonly signal: AbortSignal | undefined };
-
-/** A layer's first bytes, from the cache, else from the source; none when neither may be asked. */
-async function readHead(
-  context: AgentContext,
-  image: ResolvedImage,
-  { descriptor, signal }: HeadOf,
-): Promise<Uint8Array> {
-  if (await context.content.hasBlob(descriptor)) {
-    return await context.content.blobWindow(descriptor).read(0, HEAD_BYTES);
+/** @throws {ShimError} what `prepare` refuses the image with */
+function bootOf(
+  { findings, refusal }: ExaminedLayers,
+  { wish, stated, decision }: Decided,
+): ForeseenBoot | null {
+  if (refusal) throw refusal;
+  if (!decision || !stated) return null;
+  const { mode, firmware } = decision;
+  const uki = bootedUki({ decision, findings });
+  if (uki?.isTextUnseen && (mode === "uki" || wish.cmdline === undefined)) {
+    return { mode, firmware, cmdline: null, reason: decision.reason };
   }
-  if (!image.source) return new Uint8Array();
-  return await (await image.source()).readHead(descriptor, HEAD_BYTES, { signal });
+  return { mode, firmware, ...bootCommandLine(stated, { wish, decision, findings }) };
 }
 
-type StatedCommandLine = { readonly commandLine: string | null; readonly notes: readonly string[] };
-
-/** The cmdline layer's, which is stronger than the configuration's; a layer that cannot be read leaves only a note. */
-async function statedCommandLine(
-  context: AgentContext,
-  image: ResolvedImage,
-  signal: AbortSignal | undefined,
-): Promise<StatedCommandLine> {
-  const layer = cmdlineLayer(image);
-  const stated = { commandLine: image.config.commandLine ?? null, notes: [] };
-  if (!layer) return stated;
-  const isCached = await context.content.hasBlob(layer);
-  if (!isCached && !image.source) return stated;
-  const source = isCached ? undefined : await image.source?.();
-  const bytes = source
-    ? await source.fetchSmallBlob(layer, { signal })
-    : (await context.content.readDocument(layer)).bytes;
+/** What stops `prepare` does not stop a look: it is told, and the rest of the image beside it. */
+async function orNote<T>(notes: string[], action: () => Promise<T>): Promise<T | undefined> {
   try {
-    return { commandLine: decodeCmdlineLayer(layer, bytes), notes: [] };
+    return await action();
   } catch (error) {
-    if (error instanceof ShimError) return { commandLine: null, notes: [error.message] };
-    throw error;
+    const isAboutImage = error instanceof ShimError &&
+      ["CMDLINE_INVALID", "FORMAT_MISMATCH", "FORMAT_UNSAFE", "LIMIT_EXCEEDED"].includes(error.code);
+    if (!isAboutImage) throw error;
+    notes.push(`prepare refuses this image: ${error.message}`);
+    return undefined;
   }
+}
+
+/** What is read of a packed disk, so that enough of the disk comes out, however little it was compressed. */
+const PACKED_HEAD_BYTES = 128 * 1024;
+
+/** Looks into the cache, else at the source where that may be asked. A blob in two roles is looked at once. */
+function lookAt(context: AgentContext, image: ResolvedImage, signal: AbortSignal | undefined): Look {
+  const windows = new Map<Digest, ByteWindow>();
+  const open = async (descriptor: Descriptor): Promise<ByteWindow> => {
+    const known = windows.get(descriptor.digest);
+    if (known) return known;
+    const window = await context.content.hasBlob(descriptor)
+      ? context.content.blobWindow(descriptor)
+      : image.source
+      ? layerWindow(await image.source(), descriptor, { signal })
+      : windowOf(new Uint8Array(), descriptor.sizeBytes);
+    windows.set(descriptor.digest, window);
+    return window;
+  };
+  return async ({ role, descriptor }) => {
+    if (role !== "rootfs") return await open(descriptor);
+    const unpacked = await context.derived.find(descriptor);
+    if (unpacked) return context.derived.diskWindow(descriptor, unpacked);
+    const file = await open(descriptor);
+    const packing = recognisePacking(descriptor.mediaType, await file.read(0, PACKING_HEAD_BYTES));
+    return packing ? await unpackDiskHead(packing, await file.read(0, PACKED_HEAD_BYTES)) : file;
+  };
 }

@@ -3,9 +3,9 @@ import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
 import type { JudgedDisk } from "../boot/judge_disk.ts";
 import type { BootDisk, LocalLayer, PreparedBoot, Role } from "../boot/prepared_boot.ts";
 import type { UnpackedDisk } from "../content/derived_disks.ts";
-import { ShimError } from "../errors.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { bootCommandLine, type CommandLineWishes } from "./boot_command_line.ts";
+import { readStatedCommandLine } from "./cmdline_layer.ts";
 import { examineLayers, rolesOf } from "./examine_layers.ts";
 import { judgeBlob, knownDisk } from "./judge_blob.ts";
 import type { OperationOptions } from "./progress.ts";
@@ -42,7 +42,7 @@ export async function prepareBoot(
   // Known are only disks that are none packed, so nothing of it has to be read.
   const known = layer && await knownDisk(context, layer);
   const packed = known ? undefined : await unpackRootfs(context, pulled, options);
-  const { findings, rootfs } = await examineLayers(image.layers, {
+  const { findings, rootfs, refusal } = await examineLayers(image.layers, {
     architecture: wish.architecture,
     look: ({ role, descriptor }) =>
       Promise.resolve(
@@ -52,10 +52,12 @@ export async function prepareBoot(
       ),
     ...(packed ? {} : { judge: async (_file, rootfs) => known ?? await judgeBlob(context, rootfs) }),
   });
+  // Also where another mode is possible: what was published as the system's disk is not left out in silence.
+  if (refusal) throw refusal;
   const decision = decideBoot(findings, wish);
   const { mode } = decision;
-  if (decision.diskRoles.includes("squashfs")) await requirePlainSquashfs(context, image);
-  const { cmdline, note } = await bootCommandLine(context, image, { wish, decision, findings });
+  const stated = await readStatedCommandLine(context, image);
+  const { cmdline, reason } = bootCommandLine(stated, { wish, decision, findings });
   const pathOf = (role: Role) => pulled.layers.find((layer) => layer.role === role)?.path ?? null;
   return {
     architecture: wish.architecture,
@@ -67,7 +69,7 @@ export async function prepareBoot(
     uki: mode === "uki" ? pathOf("uki") : null,
     iso: mode === "iso" ? pathOf("iso") : null,
     cmdline,
-    reason: note === undefined ? decision.reason : `${decision.reason}; ${note}`,
+    reason,
     modes: decision.modes,
     disks: bootDisks(pulled, { decision, packed, rootfs }),
   };
@@ -85,19 +87,6 @@ async function unpackRootfs(
   const head = await context.content.blobWindow(descriptor).read(0, PACKING_HEAD_BYTES);
   const packing = recognisePacking(descriptor.mediaType, head);
   return packing ? await context.derived.unpackedDisk(descriptor, packing, { signal }) : undefined;
-}
-
-/** It is given to the guest as raw bytes; a header that another reader could believe is refused, as the rootfs' is. */
-async function requirePlainSquashfs(context: AgentContext, { layers }: ResolvedImage): Promise<void> {
-  const layer = layers.find((each) => each.role === "squashfs");
-  if (!layer) return;
-  const { digest } = layer.descriptor;
-  const judged = await judgeBlob(context, layer);
-  if (judged.format === "raw") return;
-  throw new ShimError(
-    "FORMAT_MISMATCH",
-    `Cannot use the squashfs layer "${digest}" as a disk: it is ${judged.format}, must be a squashfs file system`,
-  );
 }
 
 type DiskSources = {

@@ -10,25 +10,36 @@ import type { UkiContent } from "./uki_content.ts";
 /** What the layers of one image really hold; undefined where the image has no such layer. */
 export type LayerFindings = {
   readonly architecture: Architecture;
-  /** Every role the manifest gives. */
-  readonly roles: ReadonlySet<Role>;
   /** Of a qcow2 file, what is inside. */
-  readonly rootfs?: DiskContent | undefined;
+  readonly rootfs?: DiskContent | UnusableDisk | undefined;
+  readonly squashfs?: DiskContent | undefined;
   readonly kernel?: KernelContent | undefined;
+  /** Of a kernel layer that is a unified kernel image, what is in it. */
+  readonly kernelUki?: UkiContent | undefined;
   readonly initramfs?: InitramfsContent | undefined;
   readonly uki?: UkiContent | undefined;
   readonly iso?: IsoContent | undefined;
 };
 
+/** A disk that the gate refuses, and what it says of it. */
+export type UnusableDisk = { readonly kind: "unusable"; readonly why: string };
+
 export type FirmwareWish = "auto" | "bios" | "uefi";
 
-/** Whether a mode is possible, by which firmware, and why (not). */
+/**
+ * Whether a mode is possible, by which firmware, and why (not). Null where that lies in bytes which were not seen: never so
+ * for whole files.
+ */
 export type Verdict =
   | { readonly possible: true; readonly why: string; readonly firmware: Firmware }
-  | { readonly possible: false; readonly why: string };
+  | { readonly possible: false | null; readonly why: string };
 
 function no(why: string): Verdict {
   return { possible: false, why };
+}
+
+function unknown(why: string): Verdict {
+  return { possible: null, why };
 }
 
 function by(firmware: Firmware, why: string): Verdict {
@@ -61,9 +72,11 @@ const BIOS_FOR_UKI = 'firmware "bios" was asked for, a unified kernel image need
 
 function diskVerdict({ architecture, rootfs }: LayerFindings, wish: FirmwareWish): Verdict {
   if (!rootfs) return no("the image has no rootfs layer");
+  if (rootfs.kind === "unusable") return no(`the rootfs is refused: ${rootfs.why}`);
+  if (rootfs.kind === "unknown" && rootfs.isUnseen) return unknown(`the rootfs ${rootfs.why}`);
   if (rootfs.kind !== "partitioned") return no(`the rootfs ${withoutPartitions(rootfs)}`);
-  const { table, hasEfiSystemPartition, hasBiosBootCode, problem } = rootfs;
-  const disk = `the rootfs is ${table === "gpt" ? "a GPT" : "an MBR"} disk`;
+  const { hasEfiSystemPartition, hasBiosBootCode, problem } = rootfs;
+  const disk = `the rootfs is ${nameOfTable(rootfs)} disk`;
   const whyNoUefi = problem === null ? undefined : `${disk}, but ${problem}`;
   if (wish === "uefi" && !hasEfiSystemPartition) {
     return no(whyNoUefi ?? `${disk} without the EFI system partition that uefi needs`);
@@ -96,7 +109,7 @@ function kernelVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
   const { architecture, kernel } = findings;
   if (!kernel) return no("the image has no kernel layer");
   if (wish === "bios") return no(BIOS_FOR_KERNEL);
-  if (kernel.kind === "unknown") return no(`whether the kernel layer is a kernel ${kernel.why}`);
+  if (kernel.kind === "unknown") return unknown(`whether the kernel layer is a kernel ${kernel.why}`);
   if (kernel.kind === "not-a-kernel") return no(`the kernel layer is no kernel: ${kernel.why}`);
   if (kernel.architecture !== architecture) {
     return no(`the kernel is for ${kernel.architecture}, the manifest for ${architecture}`);
@@ -106,7 +119,10 @@ function kernelVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
   }
   const efiOnly = EFI_ONLY[kernel.format];
   const why = `the kernel is ${efiOnly ?? `a valid ${kernel.format}`}${companion(findings)}`;
-  return efiOnly !== undefined || wish === "uefi" ? by("uefi", `${why}, under uefi`) : by("none", why);
+  const squashfs = withoutSquashfs(findings);
+  return efiOnly !== undefined || wish === "uefi"
+    ? by("uefi", `${why}, under uefi${squashfs}`)
+    : by("none", `${why}${squashfs}`);
 }
 
 /** What is said of the initramfs. */
@@ -118,23 +134,53 @@ function companion({ kernel, initramfs }: LayerFindings): string {
   return ` and an initramfs layer that is none${why}, which is left out`;
 }
 
-function ukiVerdict({ architecture, uki }: LayerFindings, wish: FirmwareWish): Verdict {
+/** What is said of a squashfs layer that the guest is not given. */
+function withoutSquashfs({ squashfs }: LayerFindings): string {
+  const fault = squashfs && squashfsFault(squashfs);
+  return fault === undefined ? "" : `, and a squashfs layer that is none (${fault}), which is left out`;
+}
+
+/** File systems that a squashfs layer may hold: both are read-only by nature, and told by their first bytes. */
+const READ_ONLY_FILE_SYSTEMS: readonly string[] = ["squashfs", "erofs"];
+
+/** Why a squashfs layer is no disk for the guest; undefined for one that is, or that was not seen. */
+export function squashfsFault(content: DiskContent): string | undefined {
+  switch (content.kind) {
+    case "partitioned":
+      return `it is ${nameOfTable(content)} disk`;
+    case "container":
+      return `it is a ${[`${content.name} file`, ...content.also].join(" and at once ")}`;
+    case "file-system":
+    case "volume":
+      return READ_ONLY_FILE_SYSTEMS.includes(content.name) ? undefined : `it holds ${content.name}`;
+    case "unknown":
+      if (content.isUnseen) return undefined;
+      return content.why.startsWith("begins") ? `it ${content.why}` : "it is no file system";
+  }
+}
+
+function nameOfTable({ table }: PartitionedDisk): string {
+  return table === "gpt" ? "a GPT" : "an MBR";
+}
+
+function ukiVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
+  const { architecture, uki } = findings;
   if (!uki) return no("the image has no uki layer");
   if (wish === "bios") return no(BIOS_FOR_UKI);
-  if (uki.kind === "unknown") return no(`whether the uki layer is a unified kernel image ${uki.why}`);
+  if (uki.kind === "unknown") return unknown(`whether the uki layer is a unified kernel image ${uki.why}`);
   if (uki.kind === "not-a-uki") return no(`the uki layer is no unified kernel image: ${uki.why}`);
   if (uki.architecture !== architecture) {
     return no(`the unified kernel image is for ${uki.architecture}, the manifest for ${architecture}`);
   }
-  return by("uefi", "the uki layer is a valid unified kernel image");
+  return by("uefi", `the uki layer is a valid unified kernel image${withoutSquashfs(findings)}`);
 }
 
 function isoVerdict({ architecture, iso }: LayerFindings, wish: FirmwareWish): Verdict {
   if (!iso) return no("the image has no iso layer");
-  if (iso.kind === "unknown") return no(`whether the iso layer is an ISO image ${iso.why}`);
+  if (iso.kind === "unknown") return unknown(`whether the iso layer is an ISO image ${iso.why}`);
   if (iso.kind === "not-an-iso") return no(`the iso layer is no ISO image: ${iso.why}`);
   if (wish === "bios" && architecture !== "amd64") return no(`${architecture} machines have no bios`);
-  if (iso.unseen !== null) return no(`whether the ISO image boots ${iso.unseen}`);
+  if (iso.unseen !== null) return unknown(`whether the ISO image boots ${iso.unseen}`);
   if (iso.hasUefiBoot && wish !== "bios") return by("uefi", "the ISO image boots by uefi");
   if (iso.hasBiosBoot && wish !== "uefi" && architecture === "amd64") {
     return by("bios", "the ISO image boots by bios");

@@ -1,5 +1,12 @@
 import { ShimError } from "../errors.ts";
-import { type FirmwareWish, type LayerFindings, obstacleInManifest, VERDICTS } from "./boot_verdicts.ts";
+import {
+  type FirmwareWish,
+  type LayerFindings,
+  obstacleInManifest,
+  squashfsFault,
+  type Verdict,
+  VERDICTS,
+} from "./boot_verdicts.ts";
 import type { BootMode, Firmware, ModeVerdict, Role } from "./prepared_boot.ts";
 
 export type { LayerFindings } from "./boot_verdicts.ts";
@@ -28,8 +35,13 @@ const MODES: readonly BootMode[] = ["disk", "kernel", "uki", "iso"];
  *   `details.modes` has a verdict for each
  */
 export function decideBoot(findings: LayerFindings, wish: BootWish): BootDecision {
-  const verdicts = MODES.map((mode) => ({ mode, verdict: VERDICTS[mode](findings, wish.firmware) }));
-  const modes = verdicts.map(({ mode, verdict: { possible, why } }) => ({ mode, possible, why }));
+  const verdicts = verdictsOf(findings, wish);
+  const modes = verdicts.map(({ mode, verdict: { possible, why } }) => ({
+    mode,
+    // What nobody has seen, nobody boots.
+    possible: possible === true,
+    why,
+  }));
   const chosen = verdicts.find(({ mode, verdict }) =>
     wish.boot === "auto" ? verdict.possible : wish.boot === mode
   );
@@ -49,12 +61,35 @@ export function decideBoot(findings: LayerFindings, wish: BootWish): BootDecisio
   };
 }
 
+/** As {@link ModeVerdict}, of layers that were not wholly seen: null where that leaves it open. */
+export type ForeseenMode = Omit<ModeVerdict, "possible"> & { readonly possible: boolean | null };
+
+/** What {@link decideBoot} will say of an image, as far as what was seen of its layers tells. */
+export type BootForecast = {
+  readonly modes: readonly ForeseenMode[];
+  /** Null when no mode that may be taken is possible, and when one that goes before the others may be. */
+  readonly decision: BootDecision | null;
+};
+
+/** Says how an image would boot, by the first bytes of its layers or all of them. */
+export function foreseeBoot(findings: LayerFindings, wish: BootWish): BootForecast {
+  const modes = modeVerdicts(findings, wish);
+  const first = modes.find(({ mode, possible }) =>
+    wish.boot === "auto" ? possible !== false : wish.boot === mode
+  );
+  return { modes, decision: first?.possible ? decideBoot(findings, wish) : null };
+}
+
 /** For each mode whether the image can boot in it, and why (not). */
-export function modeVerdicts(findings: LayerFindings, wish: BootWish): readonly ModeVerdict[] {
-  return MODES.map((mode) => {
-    const { possible, why } = VERDICTS[mode](findings, wish.firmware);
-    return { mode, possible, why };
-  });
+export function modeVerdicts(findings: LayerFindings, wish: BootWish): readonly ForeseenMode[] {
+  return verdictsOf(findings, wish).map(({ mode, verdict: { possible, why } }) => ({ mode, possible, why }));
+}
+
+function verdictsOf(
+  findings: LayerFindings,
+  wish: BootWish,
+): readonly { readonly mode: BootMode; readonly verdict: Verdict }[] {
+  return MODES.map((mode) => ({ mode, verdict: VERDICTS[mode](findings, wish.firmware) }));
 }
 
 /**
@@ -84,13 +119,13 @@ function impossible(modes: readonly ModeVerdict[], wish: BootWish): ShimError {
 
 /**
  * Beside a kernel (a unified one is none the less one), a partitioned rootfs is another system's disk: only a bare file
- * system belongs to the kernel, and comes before the squashfs. An ISO brings its own root.
+ * system belongs to the kernel, and comes before the squashfs, if that is one. An ISO brings its own root.
  */
-function diskRolesOf(mode: BootMode, { rootfs, roles }: LayerFindings): ("rootfs" | "squashfs")[] {
+function diskRolesOf(mode: BootMode, { rootfs, squashfs }: LayerFindings): ("rootfs" | "squashfs")[] {
   if (mode === "disk") return ["rootfs"];
   if (mode === "iso") return [];
   const disks: ("rootfs" | "squashfs")[] = [];
   if (rootfs?.kind === "file-system") disks.push("rootfs");
-  if (roles.has("squashfs")) disks.push("squashfs");
+  if (squashfs && squashfsFault(squashfs) === undefined) disks.push("squashfs");
   return disks;
 }

@@ -13,6 +13,8 @@ export type UnifiedKernel = {
   readonly cmdline: string | null;
   readonly osrel: string | null;
   readonly uname: string | null;
+  /** Whether one of these lies where the window does not reach: what it says is not known then, though it says something. */
+  readonly isTextUnseen: boolean;
 };
 
 export type UkiContent =
@@ -46,17 +48,19 @@ export async function recogniseUki(file: ByteWindow): Promise<UkiContent> {
   }
   const why = faultOf(pe.sections, file.sizeBytes);
   if (why !== undefined) return notAUki(why);
-  const textOf = async (name: string) => {
+  const textOf = async (name: string): Promise<Text> => {
     const section = pe.sections.find((each) => each.name === name);
-    return section ? await readText(file, section) : null;
+    return section ? await readText(file, section) : NO_TEXT;
   };
+  const [cmdline, osrel, uname] = [await textOf(".cmdline"), await textOf(".osrel"), await textOf(".uname")];
   return {
     kind: "uki",
     architecture: pe.architecture,
     sections: pe.sections.map(({ name }) => name),
-    cmdline: await textOf(".cmdline"),
-    osrel: await textOf(".osrel"),
-    uname: await textOf(".uname"),
+    cmdline: cmdline.text,
+    osrel: osrel.text,
+    uname: uname.text,
+    isTextUnseen: [cmdline, osrel, uname].some(({ isUnseen }) => isUnseen),
   };
 }
 
@@ -113,13 +117,19 @@ function overlapOf(
   return undefined;
 }
 
+type Text = { readonly text: string | null; readonly isUnseen: boolean };
+
+const NO_TEXT: Text = { text: null, isUnseen: false };
+
 async function readText(
   file: ByteWindow,
   { fileOffset, fileBytes, memoryBytes }: PeSection,
-): Promise<string | null> {
+): Promise<Text> {
   // In the file a section is filled up to a whole block; in memory it is as long as it is.
   const lengthBytes = memoryBytes === 0 ? fileBytes : Math.min(fileBytes, memoryBytes);
-  if (lengthBytes > MAX_TEXT_BYTES) return null;
+  if (lengthBytes > MAX_TEXT_BYTES) return NO_TEXT;
   const { fields, isCut } = await readPart(file, fileOffset, lengthBytes);
-  return isCut ? null : printableText(fields.slice(0, lengthBytes));
+  return isCut
+    ? { text: null, isUnseen: true }
+    : { text: printableText(fields.slice(0, lengthBytes)), isUnseen: false };
 }

@@ -1,9 +1,10 @@
 import type { BootWish, LayerFindings } from "../../src/boot/decide_boot.ts";
 import type { DiskContent } from "../../src/boot/disk_content.ts";
-import type { IsoContent } from "../../src/boot/iso_content.ts";
-import type { KernelContent } from "../../src/boot/kernel_content.ts";
+import type { IsoImage } from "../../src/boot/iso_content.ts";
+import type { Kernel, KernelContent } from "../../src/boot/kernel_content.ts";
+import type { PartitionedDisk } from "../../src/boot/partition_table.ts";
 import type { Role } from "../../src/boot/prepared_boot.ts";
-import type { UkiContent } from "../../src/boot/uki_content.ts";
+import type { UnifiedKernel } from "../../src/boot/uki_content.ts";
 
 export const AUTO: BootWish = { boot: "auto", firmware: "auto" };
 export const wish = (boot: BootWish["boot"], firmware: BootWish["firmware"] = "auto"): BootWish => ({
@@ -16,7 +17,7 @@ export const disk = (
   hasEfiSystemPartition: boolean,
   hasBiosBootCode: boolean,
   problem: string | null = null,
-): DiskContent => ({
+): PartitionedDisk => ({
   kind: "partitioned",
   table,
   partitions: [],
@@ -38,7 +39,7 @@ export const UNSEEN: DiskContent = {
 };
 
 const KERNEL = { kind: "kernel", isEfiProgram: true, version: null, commandLineLimitBytes: null } as const;
-export const BZIMAGE: KernelContent = {
+export const BZIMAGE: Kernel = {
   ...KERNEL,
   format: "bzImage",
   architecture: "amd64",
@@ -51,15 +52,16 @@ export const ZBOOT: KernelContent = { ...KERNEL, format: "EFI zboot", architectu
 export const UKI_AS_KERNEL: KernelContent = { ...KERNEL, format: "UKI", architecture: "amd64" };
 export const DUMMY: KernelContent = { kind: "not-a-kernel", why: "it begins with zeros only: a dummy" };
 
-export const UKI: UkiContent = {
+export const UKI: UnifiedKernel = {
   kind: "uki",
   architecture: "amd64",
   sections: [".linux"],
   cmdline: null,
   osrel: null,
   uname: null,
+  isTextUnseen: false,
 };
-export const iso = (hasBiosBoot: boolean | undefined, hasUefiBoot: boolean | undefined): IsoContent => ({
+export const iso = (hasBiosBoot: boolean | undefined, hasUefiBoot: boolean | undefined): IsoImage => ({
   kind: "iso",
   volumeId: null,
   hasUdf: false,
@@ -72,10 +74,15 @@ export const BIOS_ISO = iso(true, false);
 export const UEFI_ISO = iso(false, true);
 export const EITHER_ISO = iso(true, true);
 
-/** Findings of an amd64 image; its roles are those it says something about, and the further ones. */
-export function findings(known: Partial<LayerFindings> = {}, ...further: readonly Role[]): LayerFindings {
-  const roles = (["rootfs", "kernel", "initramfs", "uki", "iso"] as const).filter((role) =>
-    known[role] !== undefined
-  );
-  return { architecture: "amd64", roles: new Set([...roles, ...further]), ...known };
+export const SQUASHFS: DiskContent = { kind: "file-system", name: "squashfs" };
+
+/** Findings of an amd64 image. */
+export function findings(known: Partial<LayerFindings> = {}): LayerFindings {
+  return { architecture: "amd64", ...known };
+}
+
+/** The roles that findings say something about. */
+export function rolesOf(found: LayerFindings): ReadonlySet<Role> {
+  const roles = ["rootfs", "kernel", "initramfs", "squashfs", "uki", "iso"] as const;
+  return new Set(roles.filter((role) => found[role] !== undefined));
 }

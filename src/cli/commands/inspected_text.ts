@@ -7,14 +7,18 @@ import { formatTree, type TreeNode, type TreeOptions } from "../text_tree.ts";
 
 /** An image as a picture: the index with its manifests, below the chosen one its layers, and the ways to boot. */
 export function formatInspected(image: InspectedImage, options: TreeOptions): string {
+  const { boot } = image;
+  // What counts, which the image need not be who says it.
+  const cmdline = boot ? boot.cmdline ?? "not seen" : (image.commandLine ?? "").trimEnd();
   return [
     `reference  ${printable(image.reference)}\n`,
-    `cmdline    ${printable((image.commandLine ?? "").trimEnd())}`.trimEnd() + "\n\n",
+    ...(boot ? [`boot       ${boot.mode}, firmware ${boot.firmware}; ${printable(boot.reason)}\n`] : []),
+    `cmdline    ${printable(cmdline)}`.trimEnd() + "\n\n",
     formatTree(imageNode(image), options) + "\n",
     formatTree(bootNode(image), options),
     image.modesVerified
       ? ""
-      : "note: the modes were told from the first 64 KiB of layers, not yet verified; prepare decides again\n",
+      : "note: the modes were told from small parts of layers, not yet verified; prepare decides again\n",
     ...image.notes.map((note) => `note: ${printable(note)}\n`),
   ].join("");
 }
@@ -28,6 +32,7 @@ function imageNode(image: InspectedImage): TreeNode {
       layer.isCached ? "cached" : "not cached",
       layer.mediaType,
     ],
+    ...(layer.summary === null ? {} : { children: [{ cells: [layer.summary] }] }),
   }));
   if (!isIndexType(image.mediaType)) {
     return { cells: [`manifest ${image.digest}`], look: "strong", children: layers };
@@ -52,14 +57,19 @@ function imageNode(image: InspectedImage): TreeNode {
   return { cells: [`index ${image.digest}`], children: entries };
 }
 
-/** The first possible mode is the one that boots unless another is asked for. */
-function bootNode({ modes }: InspectedImage): TreeNode {
-  const chosen = modes.find((mode) => mode.possible);
+function bootNode({ modes, boot }: InspectedImage): TreeNode {
   return {
     cells: ["boot"],
-    children: modes.map((mode) => ({
-      cells: [mode.mode, mode === chosen ? "chosen" : mode.possible ? "possible" : "no", mode.why],
-      look: mode === chosen ? "strong" : mode.possible ? undefined : "faint",
-    })),
+    children: modes.map(({ mode, possible, why }) => {
+      const isChosen = mode === boot?.mode;
+      return {
+        cells: [mode, isChosen ? "chosen" : wordOf(possible), why],
+        look: isChosen ? "strong" : possible === false ? "faint" : undefined,
+      };
+    }),
   };
+}
+
+function wordOf(possible: boolean | null): string {
+  return possible === null ? "unknown" : possible ? "possible" : "no";
 }

@@ -1,8 +1,12 @@
+import { randomBytes } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { prepare } from "../../../src/agent/prepare.ts";
 import { prepareDocument } from "../../../src/agent/prepare_document.ts";
+import { prepareBoot } from "../../../src/agent/prepare_boot.ts";
+import { pullImage } from "../../../src/agent/pull_image.ts";
 import { fromDescriptor } from "../../../src/image/descriptor.ts";
 import { openAgent } from "../../support/agent_kit.ts";
 import { blobOf } from "../../support/blobs.ts";
@@ -185,14 +189,40 @@ describe("prepare a unified kernel image", () => {
 });
 
 describe("prepare with a squashfs", () => {
-  it.each([
-    ["qcow2", qcow2File({})],
-    ["VMDK", bytesWith(4096, { 0: "KDMV" })],
-  ])("refuses one that some reader would take for %s: FORMAT_MISMATCH", async (_name, squashfs) => {
+  async function preparedWith(squashfs: Uint8Array) {
     const context = await openAgent(join(temporary(), "root"));
     const { reference } = await publishLayout(join(temporary(), "layout"), [
       osImage({ kernel: randomKernel(), squashfs }),
     ]);
-    expect(await codeOf(prepare(context, { ...WISH, reference }))).toBe("FORMAT_MISMATCH");
+    const wish = { ...WISH, reference };
+    return await prepareBoot(context, await pullImage(context, wish), { wish });
+  }
+
+  it.each([
+    ["squashfs", bytesWith(8192, { 0: "hsqs" })],
+    ["erofs", bytesWith(8192, { 1024: "\xe2\xe1\xf5\xe0" })],
+  ])("gives the guest one that is %s, as a disk that it cannot write", async (_name, squashfs) => {
+    const { disks, reason } = await preparedWith(squashfs);
+    expect(disks).toMatchObject([{ role: "squashfs", format: "raw", readOnly: true, serial: "machineboot" }]);
+    expect(reason).toBe("chosen: the kernel is a valid bzImage and no initramfs");
+  });
+
+  it.each([
+    ["a qcow2 file", qcow2File({}), "it is a qcow2 file"],
+    ["a VMDK file", bytesWith(4096, { 0: "KDMV" }), "it is a vmdk file"],
+    ["compressed", new Uint8Array(gzipSync(bytesWith(8192, { 0: "hsqs" }))), "it is a gzip file"],
+    ["noise", new Uint8Array(randomBytes(1024 * 1024)).fill(1, 0, 8), "it is no file system"],
+    [
+      "two things",
+      bytesWith(8192, { 0: "hsqs", [8192 - 512]: "conectix" }),
+      "it is a vhd file and at once squashfs",
+    ],
+  ])("leaves out one that is %s, and says so", async (_name, squashfs, why) => {
+    const { disks, reason } = await preparedWith(squashfs);
+    expect(disks).toEqual([]);
+    expect(reason).toBe(
+      "chosen: the kernel is a valid bzImage and no initramfs, " +
+        `and a squashfs layer that is none (${why}), which is left out`,
+    );
   });
 });

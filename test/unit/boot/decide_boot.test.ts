@@ -3,10 +3,12 @@ import {
   type BootDecision,
   type BootWish,
   decideBoot,
+  foreseeBoot,
   type LayerFindings,
   modeVerdicts,
   requireLayersFor,
 } from "../../../src/boot/decide_boot.ts";
+import type { KernelContent } from "../../../src/boot/kernel_content.ts";
 import type { BootMode, Role } from "../../../src/boot/prepared_boot.ts";
 import {
   ARM_IMAGE,
@@ -22,6 +24,8 @@ import {
   EITHER_ISO,
   EXT,
   findings,
+  rolesOf,
+  SQUASHFS,
   UKI,
   UKI_AS_KERNEL,
   UNSEEN,
@@ -96,19 +100,19 @@ describe("decideBoot", () => {
     ],
     [
       "the disk before kernel and squashfs",
-      findings({ rootfs: EFI_DISK, kernel: BZIMAGE, initramfs: { isInitramfs: true } }, "squashfs"),
+      findings({ rootfs: EFI_DISK, kernel: BZIMAGE, initramfs: { isInitramfs: true }, squashfs: SQUASHFS }),
       AUTO,
       byDisk("uefi", "chosen: the rootfs is a GPT disk with an EFI system partition"),
     ],
     [
       "the kernel beside a disk when asked, without that disk",
-      findings({ rootfs: EFI_DISK, kernel: BZIMAGE, initramfs: { isInitramfs: true } }, "squashfs"),
+      findings({ rootfs: EFI_DISK, kernel: BZIMAGE, initramfs: { isInitramfs: true }, squashfs: SQUASHFS }),
       wish("kernel"),
       byKernel("asked for: the kernel is a valid bzImage with initramfs", ["squashfs"], true),
     ],
     [
       "a kernel with its bare rootfs, then the squashfs",
-      findings({ rootfs: EXT, kernel: BZIMAGE, initramfs: { isInitramfs: true } }, "squashfs"),
+      findings({ rootfs: EXT, kernel: BZIMAGE, initramfs: { isInitramfs: true }, squashfs: SQUASHFS }),
       AUTO,
       byKernel("chosen: the kernel is a valid bzImage with initramfs", ["rootfs", "squashfs"], true),
     ],
@@ -155,9 +159,29 @@ describe("decideBoot", () => {
     ],
     [
       "a kernel with its squashfs alone",
-      findings({ kernel: BZIMAGE, initramfs: { isInitramfs: true } }, "squashfs"),
+      findings({ kernel: BZIMAGE, initramfs: { isInitramfs: true }, squashfs: SQUASHFS }),
       AUTO,
       byKernel("chosen: the kernel is a valid bzImage with initramfs", ["squashfs"], true),
+    ],
+    [
+      "a kernel without the squashfs beside it that is none, saying so",
+      findings({ kernel: BZIMAGE, initramfs: { isInitramfs: true }, squashfs: EXT }),
+      AUTO,
+      byKernel(
+        "chosen: the kernel is a valid bzImage with initramfs, and a squashfs layer that is none (it holds ext4), " +
+          "which is left out",
+        [],
+        true,
+      ),
+    ],
+    [
+      "a UKI without the squashfs beside it that is none, saying so",
+      findings({ uki: UKI, squashfs: EXT }),
+      AUTO,
+      byUki(
+        "chosen: the uki layer is a valid unified kernel image, and a squashfs layer that is none (it holds ext4), " +
+          "which is left out",
+      ),
     ],
     [
       "a kernel under uefi, when asked",
@@ -198,7 +222,7 @@ describe("decideBoot", () => {
     ],
     [
       "a UKI, with the bare root and the squashfs beside it",
-      findings({ rootfs: EXT, uki: UKI }, "squashfs"),
+      findings({ rootfs: EXT, uki: UKI, squashfs: SQUASHFS }),
       AUTO,
       byUki("chosen: the uki layer is a valid unified kernel image", ["rootfs", "squashfs"]),
     ],
@@ -234,7 +258,7 @@ describe("decideBoot", () => {
     ],
     [
       "an ISO that knows bios only, without the disks beside it",
-      findings({ rootfs: EXT, iso: BIOS_ISO }, "squashfs"),
+      findings({ rootfs: EXT, iso: BIOS_ISO, squashfs: SQUASHFS }),
       AUTO,
       byIso("bios", "chosen: the ISO image boots by bios"),
     ],
@@ -292,6 +316,44 @@ describe("decideBoot", () => {
       });
     },
   );
+});
+
+describe("foreseeBoot", () => {
+  const unseenKernel: KernelContent = { kind: "unknown", why: "cannot be told without its bytes" };
+
+  it.each<[string, LayerFindings, BootWish]>([
+    ["a disk", findings({ rootfs: EFI_DISK }), AUTO],
+    ["a disk before a kernel that was not seen", findings({ rootfs: EFI_DISK, kernel: unseenKernel }), AUTO],
+    [
+      "a kernel beside a disk that was not seen, when asked",
+      findings({ rootfs: UNSEEN, kernel: BZIMAGE }),
+      wish("kernel"),
+    ],
+  ])("says of %s what decideBoot will", (_name, found, wished) => {
+    expect(foreseeBoot(found, wished).decision).toEqual(decideBoot(found, wished));
+  });
+
+  it.each<[string, LayerFindings, BootWish]>([
+    ["a disk that was not seen goes before the kernel", findings({ rootfs: UNSEEN, kernel: BZIMAGE }), AUTO],
+    [
+      "the mode that was asked for was not seen",
+      findings({ rootfs: EFI_DISK, kernel: unseenKernel }),
+      wish("kernel"),
+    ],
+    ["nothing is possible", findings({ kernel: DUMMY }), AUTO],
+    ["what was asked for is impossible", findings({ rootfs: EFI_DISK }), wish("iso")],
+  ])("decides nothing where %s", (_name, found, wished) => {
+    expect(foreseeBoot(found, wished)).toEqual({ decision: null, modes: modeVerdicts(found, wished) });
+  });
+
+  it("leaves decideBoot, which boots nothing unseen, to say that it is not possible", () => {
+    const found = findings({ rootfs: UNSEEN, kernel: BZIMAGE });
+    expect(foreseeBoot(found, AUTO).modes[0]?.possible).toBe(null);
+    expect(decideBoot(found, AUTO)).toMatchObject({
+      mode: "kernel",
+      modes: [{ mode: "disk", possible: false }, {}, {}, {}],
+    });
+  });
 });
 
 describe("requireLayersFor", () => {
@@ -374,7 +436,7 @@ describe("requireLayersFor", () => {
             const found = findings({ rootfs, kernel, ...other });
             if (!isPossible(() => decideBoot(found, wished))) continue;
             decided++;
-            requireLayersFor(found.roles, wished);
+            requireLayersFor(rolesOf(found), wished);
           }
         }
       }

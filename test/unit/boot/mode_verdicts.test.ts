@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type BootWish, type LayerFindings, modeVerdicts } from "../../../src/boot/decide_boot.ts";
+import type { UnusableDisk } from "../../../src/boot/boot_verdicts.ts";
 import type { DiskContent } from "../../../src/boot/disk_content.ts";
 import type { KernelContent } from "../../../src/boot/kernel_content.ts";
 import type { BootMode } from "../../../src/boot/prepared_boot.ts";
@@ -33,7 +34,7 @@ function verdictOf(
   mode: BootMode,
   found: LayerFindings,
   wished: BootWish = AUTO,
-): readonly [boolean, string] {
+): readonly [boolean | null, string] {
   const verdict = modeVerdicts(found, wished).find((each) => each.mode === mode);
   if (!verdict) throw new Error(`There is no verdict about ${mode}`);
   return [verdict.possible, verdict.why];
@@ -49,7 +50,7 @@ describe("modeVerdicts", () => {
     ]);
   });
 
-  it.each<[string, DiskContent, BootWish["firmware"], boolean, string]>([
+  it.each<[string, DiskContent | UnusableDisk, BootWish["firmware"], boolean | null, string]>([
     ["an EFI disk", EFI_DISK, "auto", true, "the rootfs is a GPT disk with an EFI system partition"],
     [
       "an EFI disk under uefi",
@@ -112,7 +113,14 @@ describe("modeVerdicts", () => {
       false,
       "the rootfs has no partition table",
     ],
-    ["something unseen", UNSEEN, "auto", false, "the rootfs cannot be told from its first 64 KiB"],
+    ["something unseen", UNSEEN, "auto", null, "the rootfs cannot be told from its first 64 KiB"],
+    [
+      "one that the gate refuses",
+      { kind: "unusable", why: "Cannot use the rootfs layer as a disk: it is a vmdk file" },
+      "auto",
+      false,
+      "the rootfs is refused: Cannot use the rootfs layer as a disk: it is a vmdk file",
+    ],
     [
       "a container",
       { kind: "container", name: "qcow2", also: [] },
@@ -145,7 +153,7 @@ describe("modeVerdicts", () => {
     expect(verdictOf("disk", findings({ rootfs }), wish("auto", firmware))).toEqual([possible, why]);
   });
 
-  it.each<[string, DiskContent, BootWish["firmware"], boolean, string]>([
+  it.each<[string, DiskContent | UnusableDisk, BootWish["firmware"], boolean | null, string]>([
     ["an EFI disk", EFI_DISK, "auto", true, "the rootfs is a GPT disk with an EFI system partition"],
     [
       "a BIOS disk",
@@ -169,7 +177,7 @@ describe("modeVerdicts", () => {
     ]);
   });
 
-  it.each<[string, Partial<LayerFindings>, boolean, string]>([
+  it.each<[string, Partial<LayerFindings>, boolean | null, string]>([
     [
       "bzImage with initramfs",
       { kernel: BZIMAGE, initramfs: { isInitramfs: true } },
@@ -228,9 +236,37 @@ describe("modeVerdicts", () => {
     [
       "a kernel that was not seen",
       { kernel: { kind: "unknown", why: "cannot be told without its bytes" } },
-      false,
+      null,
       "whether the kernel layer is a kernel cannot be told without its bytes",
     ],
+    ...([
+      ["a squashfs", { kind: "file-system", name: "squashfs" }, undefined],
+      ["an erofs", { kind: "file-system", name: "erofs" }, undefined],
+      ["one that was not seen", UNSEEN, undefined],
+      ["another file system", EXT, "it holds ext4"],
+      ["a disk", EFI_DISK, "it is a GPT disk"],
+      ["a qcow2 file", { kind: "container", name: "qcow2", also: [] }, "it is a qcow2 file"],
+      [
+        "a squashfs that is a vhd, too",
+        { kind: "container", name: "vhd", also: ["squashfs"] },
+        "it is a vhd file and at once squashfs",
+      ],
+      [
+        "zeros",
+        { kind: "unknown", why: "begins with zeros only", isUnseen: false },
+        "it begins with zeros only",
+      ],
+      ["noise", { kind: "unknown", why: "has no partition table", isUnseen: false }, "it is no file system"],
+    ] satisfies readonly [string, DiskContent, string | undefined][]).map((
+      [name, squashfs, fault],
+    ): [string, Partial<LayerFindings>, boolean, string] => [
+      `beside a squashfs layer that holds ${name}`,
+      { kernel: BZIMAGE, squashfs },
+      true,
+      `the kernel is a valid bzImage and no initramfs${
+        fault === undefined ? "" : `, and a squashfs layer that is none (${fault}), which is left out`
+      }`,
+    ]),
     [
       "an initramfs without kernel",
       { initramfs: { isInitramfs: true } },
@@ -274,7 +310,7 @@ describe("modeVerdicts", () => {
     expect(verdictOf("kernel", findings({ kernel }), wish("auto", firmware))).toEqual([possible, why]);
   });
 
-  it.each<[string, Partial<LayerFindings>, BootWish["firmware"], boolean, string]>([
+  it.each<[string, Partial<LayerFindings>, BootWish["firmware"], boolean | null, string]>([
     ["a UKI", { uki: UKI }, "auto", true, "the uki layer is a valid unified kernel image"],
     ["a UKI under uefi", { uki: UKI }, "uefi", true, "the uki layer is a valid unified kernel image"],
     [
@@ -302,14 +338,14 @@ describe("modeVerdicts", () => {
       "something unseen",
       { uki: { kind: "unknown", why: "cannot be told from its first 4 KiB" } },
       "auto",
-      false,
+      null,
       "whether the uki layer is a unified kernel image cannot be told from its first 4 KiB",
     ],
   ])("uki: %s", (_name, known, firmware, possible, why) => {
     expect(verdictOf("uki", findings(known), wish("auto", firmware))).toEqual([possible, why]);
   });
 
-  it.each<[string, Partial<LayerFindings>, BootWish["firmware"], boolean, string]>([
+  it.each<[string, Partial<LayerFindings>, BootWish["firmware"], boolean | null, string]>([
     ["one for both", { iso: EITHER_ISO }, "auto", true, "the ISO image boots by uefi"],
     ["one for both under bios", { iso: EITHER_ISO }, "bios", true, "the ISO image boots by bios"],
     ["one for bios", { iso: BIOS_ISO }, "auto", true, "the ISO image boots by bios"],
@@ -352,14 +388,14 @@ describe("modeVerdicts", () => {
       "one whose catalog was not seen",
       { iso: iso(undefined, undefined) },
       "auto",
-      false,
+      null,
       "whether the ISO image boots cannot be told from its first 64 KiB",
     ],
     [
       "something unseen",
       { iso: { kind: "unknown", why: "cannot be told without its bytes" } },
       "auto",
-      false,
+      null,
       "whether the iso layer is an ISO image cannot be told without its bytes",
     ],
     [

@@ -7,7 +7,7 @@ import { watched } from "../../support/watched_window.ts";
 const notAUki = (why: string): UkiContent => ({ kind: "not-a-uki", why });
 const LINUX: SectionBytes = { name: ".linux", bytes: bzImage() };
 const uki = (...sections: readonly SectionBytes[]) => efiProgram(0x8664, { sections: [LINUX, ...sections] });
-const words = { cmdline: null, osrel: null, uname: null };
+const words = { cmdline: null, osrel: null, uname: null, isTextUnseen: false };
 
 describe("recogniseUki", () => {
   it.each<[string, Uint8Array, UkiContent]>([
@@ -28,6 +28,7 @@ describe("recogniseUki", () => {
         cmdline: "console=ttyS0 quiet",
         osrel: "ID=demo\nNAME=Demo",
         uname: "6.1.0-test",
+        isTextUnseen: false,
       },
     ],
     [
@@ -185,7 +186,7 @@ describe("recogniseUki", () => {
     [
       "the header",
       uki({ name: ".cmdline", bytes: "quiet" }).slice(0, 4096),
-      { kind: "uki", architecture: "amd64", sections: [".linux", ".cmdline"], ...words },
+      { kind: "uki", architecture: "amd64", sections: [".linux", ".cmdline"], ...words, isTextUnseen: true },
     ],
   ])("says what it can of a file of which it sees only %s", async (_name, head, expected) => {
     expect(await recogniseUki(windowOf(head, 16384))).toEqual(expected);

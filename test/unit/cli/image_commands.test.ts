@@ -1,7 +1,8 @@
-import { writeFile } from "node:fs/promises";
+import { truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { shortDigest } from "../../../src/image/digest.ts";
+import { isoImage } from "../../support/iso_bytes.ts";
 import { osImage, publishLayout, randomInitramfs, randomKernel } from "../../support/os_image.ts";
 import { randomWord } from "../../support/random_word.ts";
 import { runTestProgram } from "../../support/test_program.ts";
@@ -38,12 +39,14 @@ describe("inspect", () => {
     };
     expect(stdout.split("\n")).toEqual([
       `reference  ${name}`,
+      "boot       kernel, firmware none; chosen: the kernel is a valid bzImage with initramfs",
       "cmdline    console=ttyS0",
       "",
       `index ${index.descriptor.digest}`,
       `|-- ${"amd64".padEnd(29)}  ${"linux".padEnd(29)}  virtualization  ` +
       `${image.manifest.descriptor.digest}  <- chosen`,
       `|   |-- kernel     8.02 KiB  ${layer("kernel")}  not cached  application/vnd.ironcore.image.kernel`,
+      "|   |   `-- bzImage for amd64, 6.1.0-test (builder@host) #1 SMP",
       expect.stringMatching(
         `^\\|   \`-- initramfs  .+ B +${
           layer("initramfs")
@@ -56,12 +59,33 @@ describe("inspect", () => {
       "|-- kernel  chosen  the kernel is a valid bzImage with initramfs",
       "|-- uki     no      the image has no uki layer",
       "`-- iso     no      the image has no iso layer",
-      "note: the modes were told from the first 64 KiB of layers, not yet verified; prepare decides again",
+      "note: the modes were told from small parts of layers, not yet verified; prepare decides again",
       "",
     ]);
-    const stranger = stdout.split("\n")[7];
+    const stranger = stdout.split("\n")[9];
     expect(stranger).toContain(word);
     expect(stranger).toContain(hostile.manifest.descriptor.digest);
+  });
+
+  it("tells the boot that was asked for, and the command line that counts then", async () => {
+    await publishHostile();
+    const { stdout } = await run("inspect", "oci:layout:1", "--firmware", "uefi", "--append", "quiet");
+    expect(stdout.split("\n").slice(1, 3)).toEqual([
+      "boot       kernel, firmware uefi; chosen: the kernel is a valid bzImage with initramfs, under uefi",
+      "cmdline    console=ttyS0 quiet",
+    ]);
+    const impossible = await run("inspect", "oci:layout:1", "--boot", "disk", "-o", "json");
+    expect([impossible.exitCode, JSON.parse(impossible.stdout).boot]).toEqual([0, null]);
+  });
+
+  it("draws a mode that may be possible as unknown", async () => {
+    const image = osImage({ iso: isoImage({ entries: [{ platform: 0 }], catalogSector: 500 }) });
+    const { reference } = await publishLayout(join(temporary(), "layout"), [image]);
+    const { digest } = image.layers.iso?.descriptor ?? {};
+    await truncate(join(reference.directory, "blobs", ...(digest ?? "").split(":")), 70_000);
+    expect((await run("inspect", "oci:layout:1")).stdout).toContain(
+      "`-- iso     unknown  whether the ISO image boots cannot be told from its first 64 KiB\n",
+    );
   });
 
   it("draws a lone manifest with its layers below it", async () => {
