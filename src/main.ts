@@ -95,8 +95,9 @@ let reload: (() => void) | undefined;
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(name, () => {
     if (name === "SIGHUP" && reload) return reload();
-    // Asked again after a while: whoever asks will not wait for a call that hangs. QEMU and qemu-img end with us.
-    if (stop.signal.aborted && performance.now() - stoppedMs > PATIENCE_MS) process.exit(130);
+    // Asked again after a while: whoever asks will not wait for a call that hangs. QEMU and qemu-img end with us. To end is
+    // what a service was asked for, and what it has under way can be resumed; a command did not do what it was to do.
+    if (stop.signal.aborted && performance.now() - stoppedMs > PATIENCE_MS) process.exit(reload ? 0 : 130);
     if (!stop.signal.aborted) stoppedMs = performance.now();
     stop.abort(new ShimError("CANCELLED", `Cannot finish: ${name} was received`));
   });

@@ -2,7 +2,7 @@ import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { withUnreadableAudited } from "./audit_unreadable.ts";
 import { withDeadline } from "./deadline.ts";
-import { withSource } from "./open_source.ts";
+import { type LazySource, withSource } from "./open_source.ts";
 import { type BootWishes, prepareBoot, requireBootable } from "./prepare_boot.ts";
 import type { PrepareDocument } from "./prepare_document.ts";
 import {
@@ -17,6 +17,14 @@ import { withLease } from "./with_lease.ts";
 
 export type PrepareWish = ImageWish & BootWishes & { readonly machine: MachineWishes | null };
 
+export type PrepareOptions = MachineOptions & {
+  /**
+   * Waits until this prepare may ask its source, before it does so first, and may go on here, when it asks no more. A
+   * source is not waited for where the cache has all that is needed.
+   */
+  readonly awaitTurn?: ((where: "source" | "host") => Promise<void>) | undefined;
+};
+
 /**
  * The straight line: reference, manifest, roles, blobs, prepared boot, machine. Each step takes what the one before
  * gave. Idempotent: done again it changes nothing, transfers nothing and answers the same.
@@ -27,7 +35,7 @@ export type PrepareWish = ImageWish & BootWishes & { readonly machine: MachineWi
 export async function prepare(
   context: AgentContext,
   wish: PrepareWish,
-  options: MachineOptions = {},
+  options: PrepareOptions = {},
 ): Promise<PrepareDocument> {
   if (wish.machine) requireMachineWishes(wish.machine);
   return await withLease(context, options, (leased) => prepareLeased(leased, wish, options));
@@ -36,16 +44,23 @@ export async function prepare(
 async function prepareLeased(
   context: AgentContext,
   wish: PrepareWish,
-  options: MachineOptions,
+  options: PrepareOptions,
 ): Promise<PrepareDocument> {
   options.onProgress?.({ phase: "resolving", doneBytes: 0, totalBytes: 0, layers: [] });
+  let turn: Promise<void> | undefined;
+  const inTurn = (source: LazySource): LazySource => async () => {
+    await (turn ??= options.awaitTurn?.("source"));
+    return await source();
+  };
   const pulled = await withDeadline(context, options, (timed) =>
-    withSource(context, wish, async (source) => {
+    withSource(context, wish, async (opened) => {
+      const source = opened && inTurn(opened);
       const image = await resolveImage(context, wish, { source, signal: timed.signal });
       for (const note of image.notes) context.note(note);
       requireBootable(image, wish);
       return await pullResolved(context, image, timed);
     }));
+  await options.awaitTurn?.("host");
   options.onProgress?.({ phase: "preparing", doneBytes: 0, totalBytes: 0, layers: [] });
   return await withUnreadableAudited(context, { ...pulled, signal: options.signal }, async () => {
     const boot = await prepareBoot(context, pulled, { wish, signal: options.signal });

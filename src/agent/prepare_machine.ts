@@ -58,6 +58,8 @@ export type MachineOptions = OperationOptions & {
   readonly held?: HeldMachine;
   /** The machine lives no longer than the caller holds it. */
   readonly isThrownAway?: boolean;
+  /** Told when the machine was made now, and not found as it is wished. */
+  readonly onMade?: (() => void) | undefined;
 };
 
 /** However many machines are asked for at once: more would only share the disk, and each copy has its buffers. */
@@ -89,9 +91,10 @@ export async function prepareMachine(
     );
   const create = async (held: HeldMachine) =>
     await held.create(build, { isUuidGiven: parts.machine.uuid !== null });
-  const { held, signal } = options;
-  const { record } = await (held ? create(held) : context.machines.hold(id, create, { signal }));
+  const { held, signal, onMade } = options;
+  const { record, created } = await (held ? create(held) : context.machines.hold(id, create, { signal }));
   if (!sameWishes(record.wishes, wishes)) throw conflict(id, record.wishes, wishes);
+  if (created) onMade?.();
   return documentOf(record);
 }
 

@@ -6,48 +6,86 @@ export type TurnOptions = {
   readonly row?: string;
 };
 
+export type TurnsOptions = {
+  /** How many of one row work at once, so that one whose work hangs does not take every place; default: all. */
+  readonly perRow?: number;
+};
+
 /**
  * Lets a bounded number of callers work at once. The others wait: within a row first come first served, and one of each
  * row in turn, so that nobody who asks once stands behind all that another asked for.
  */
 export class Turns {
   #free: number;
+  readonly #perRow: number;
+  /** By row, how many of it work. */
+  readonly #working = new Map<string, number>();
   /** By row, the one whose turn is next first. */
   readonly #rows = new Map<string, (() => void)[]>();
 
-  constructor(limit: number) {
+  constructor(limit: number, { perRow = limit }: TurnsOptions = {}) {
     this.#free = limit;
+    this.#perRow = perRow;
   }
 
   /** @throws {ShimError} CANCELLED when `signal` fires while waiting; what `body` throws passes */
-  async take<T>(body: () => Promise<T>, { signal, row = "" }: TurnOptions = {}): Promise<T> {
-    await this.#wait(row, signal);
+  async take<T>(body: () => Promise<T>, options: TurnOptions = {}): Promise<T> {
+    const giveBack = await this.acquire(options);
     try {
       return await body();
     } finally {
-      const next = this.#nextInTurn();
-      // The turn is handed on, so that nobody can come in between.
-      if (next) next();
-      else this.#free++;
+      giveBack();
     }
   }
 
-  #nextInTurn(): (() => void) | undefined {
+  /**
+   * Waits for a turn, for work that does not end where it began.
+   *
+   * @returns hands the turn on; called once
+   * @throws {ShimError} CANCELLED when `signal` fires while waiting
+   */
+  async acquire({ signal, row = "" }: TurnOptions = {}): Promise<() => void> {
+    if (this.#isFree(row)) this.#begin(row);
+    else await this.#wait(row, signal);
+    return () => {
+      this.#end(row);
+      this.#handOn();
+    };
+  }
+
+  #isFree(row: string): boolean {
+    return this.#free > 0 && (this.#working.get(row) ?? 0) < this.#perRow;
+  }
+
+  #begin(row: string): void {
+    this.#free--;
+    this.#working.set(row, (this.#working.get(row) ?? 0) + 1);
+  }
+
+  #end(row: string): void {
+    this.#free++;
+    const left = (this.#working.get(row) ?? 1) - 1;
+    if (left > 0) this.#working.set(row, left);
+    else this.#working.delete(row);
+  }
+
+  /** At once, so that nobody can come in between. */
+  #handOn(): void {
     for (const [row, waiting] of this.#rows) {
+      if (this.#free === 0) return;
+      if (waiting.length > 0 && !this.#isFree(row)) continue;
       const next = waiting.shift();
       this.#rows.delete(row);
       // Behind the other rows.
       if (waiting.length > 0) this.#rows.set(row, waiting);
-      if (next) return next;
+      if (!next) continue;
+      this.#begin(row);
+      next();
+      return;
     }
-    return undefined;
   }
 
   async #wait(row: string, signal: AbortSignal | undefined): Promise<void> {
-    if (this.#free > 0) {
-      this.#free--;
-      return;
-    }
     const turn = Promise.withResolvers<void>();
     const begin = () => turn.resolve();
     const leave = () => {

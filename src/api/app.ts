@@ -3,11 +3,13 @@ import { type Context, Hono } from "hono";
 import { z } from "zod";
 import { ShimError, toShimError } from "../errors.ts";
 import { describeIssues, readJson } from "../image/json_document.ts";
+import { LastingRequests } from "./lasting_requests.ts";
 import { openApiDocument } from "./openapi.ts";
-import { PROBLEM_TYPE, problemOf } from "./problem.ts";
+import { answerOf, type ProblemAnswer } from "./problem.ts";
 import type { Reply, Route } from "./route.ts";
 import { ALL_ROUTES } from "./routes/all_routes.ts";
 import type { Service } from "./service.ts";
+import { streamEvents, type StreamOptions } from "./sse.ts";
 import { traceRequest } from "./tracing.ts";
 
 /** Of a route that does not say otherwise. */
@@ -25,27 +27,51 @@ export type AccessRecord = {
   readonly cause?: unknown;
 };
 
-export type App = { readonly fetch: (request: Request) => Response | Promise<Response> };
+/** What never came as far as a route. */
+export type RefusedRequest = {
+  /** Unknown when nothing could be read, or was to be. */
+  readonly method?: string | undefined;
+  readonly path?: string | undefined;
+};
+
+export type App = {
+  readonly fetch: (request: Request) => Response | Promise<Response>;
+  /** The answer to what is refused before it is looked at, counted and told like any other. */
+  readonly refuse: (error: ShimError, request?: RefusedRequest) => ProblemAnswer;
+};
+
+export type AppOptions = {
+  /** Requests of lasting routes that are answered at once; one more is refused. */
+  readonly maxLasting: number;
+  readonly onAccess?: (record: AccessRecord) => void;
+};
+
+type Variables = { Variables: { requestId: string; cause: unknown } };
 
 /** The API over a service. Every answer is what the OpenAPI document says, or a problem document. */
-export function makeApp(
-  service: Service,
-  { onAccess }: { onAccess?: (record: AccessRecord) => void } = {},
-): App {
-  const app = new Hono<{ Variables: { requestId: string; cause: unknown } }>();
+export function makeApp(service: Service, { maxLasting, onAccess }: AppOptions): App {
+  const app = new Hono<Variables>();
   const document = openApiDocument(ALL_ROUTES, service.version);
+  const lasting = new LastingRequests(maxLasting);
   app.use(async (c, next) => {
     const startedMs = performance.now();
     const requestId = randomUUID();
     c.set("requestId", requestId);
-    await next();
+    // The router would have a GET answered and drop its body, a stream's too, which then nobody ends.
+    if (c.req.method === "HEAD") c.res = refusal(c, noSuchRoute(c.req));
+    else await next();
     c.header("x-request-id", requestId);
     const durationMs = performance.now() - startedMs;
-    const status = c.res.status;
-    service.metrics.add("bootshim_requests_total", "Requests answered", { status: String(status) });
     const cause = c.get("cause");
     const { method, path } = c.req;
-    onAccess?.({ requestId, method, path, status, durationMs, ...(cause === undefined ? {} : { cause }) });
+    tell({
+      requestId,
+      method,
+      path,
+      status: c.res.status,
+      durationMs,
+      ...(cause === undefined ? {} : { cause }),
+    });
   });
   for (const each of ALL_ROUTES) {
     // Hono's own spelling of a parameter.
@@ -60,49 +86,69 @@ export function makeApp(
           "http.route": each.path,
           "bootshim.request": c.get("requestId"),
         };
-        const reply = await traceRequest(
+        return await traceRequest(
           { name: `${method} ${each.path}`, headers: c.req.raw.headers, attributes },
-          () => answer(c.req.raw, c.req.param(), each, service),
+          () => answer(c.req.raw, c.req.param(), { route: each, service, lasting }),
         );
-        return toResponse(c, reply);
       },
     );
   }
   app.get("/openapi.json", (c) => c.json(document));
-  app.notFound(() => {
-    throw new ShimError("REQUEST_INVALID", "Cannot answer: there is no such route", {
-      details: { remedy: "see: GET /openapi.json", httpStatus: 404 },
-    });
-  });
-  app.onError((thrown, c) => {
-    const error = toShimError(thrown);
+  // Not thrown: that would pass by the counting and the log.
+  app.notFound((c: Context<Variables>) => refusal(c, noSuchRoute(c.req)));
+  app.onError((thrown, c) => refusal(c, toShimError(thrown)));
+  return {
+    fetch: (request) => app.fetch(request),
+    refuse: (error, { method = "-", path = "-" } = {}) => {
+      const requestId = randomUUID();
+      const written = problem(error, requestId);
+      tell({ requestId, method, path, status: written.status, durationMs: 0 });
+      return written;
+    },
+  };
+
+  function refusal(c: Context<Variables>, error: ShimError): Response {
     if (error.code === "INTERNAL") c.set("cause", error.cause ?? error);
+    const { status, headers, body } = problem(error, c.get("requestId"));
+    return new Response(body, { status, headers });
+  }
+
+  function problem(error: ShimError, requestId: string): ProblemAnswer {
     service.metrics.add("bootshim_errors_total", "Requests answered with an error", { code: error.code });
-    const problem = problemOf(error, c.get("requestId"));
-    const retryAfter = error.details["retryAfterSeconds"] ?? (error.httpStatus === 503 ? 1 : undefined);
-    return new Response(JSON.stringify({ ...problem, status: statusOf(error) }), {
-      status: statusOf(error),
-      headers: {
-        "content-type": PROBLEM_TYPE,
-        ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
-      },
-    });
-  });
-  return { fetch: (request) => app.fetch(request) };
+    return answerOf(error, requestId);
+  }
+
+  function tell(record: AccessRecord): void {
+    service.metrics.add("bootshim_requests_total", "Requests answered", { status: String(record.status) });
+    onAccess?.(record);
+  }
 }
 
-/** The code's status, save where HTTP has a word of its own for one way of being wrong. */
-function statusOf(error: ShimError): number {
-  const special = error.details["httpStatus"];
-  return typeof special === "number" ? special : error.httpStatus;
+/** A path that no route has, or a method that no route of this path has. */
+function noSuchRoute({ path }: { readonly path: string }): ShimError {
+  const allowed = METHODS.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method);
+  if (allowed.length === 0) {
+    return new ShimError("REQUEST_INVALID", "Cannot answer: there is no such route", {
+      details: { remedy: "see: GET /openapi.json", httpStatus: 404 },
+    });
+  }
+  return new ShimError("REQUEST_INVALID", "Cannot answer: the route has no such method", {
+    details: { remedy: "see: GET /openapi.json", httpStatus: 405, allow: allowed.join(", ") },
+  });
 }
+
+const METHODS = [{ method: "get", path: "/openapi.json" }, ...ALL_ROUTES].map(({ method, path }) => ({
+  method: method.toUpperCase(),
+  pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
+}));
+
+type Answering = { readonly route: Route; readonly service: Service; readonly lasting: LastingRequests };
 
 async function answer(
   request: Request,
   params: Readonly<Record<string, string>>,
-  route: Route,
-  service: Service,
-): Promise<Reply> {
+  { route, service, lasting }: Answering,
+): Promise<Response> {
   const { url, headers, signal } = request;
   if (url.length > MAX_URL_LENGTH) {
     throw new ShimError("REQUEST_INVALID", `Cannot answer: the URL is over ${MAX_URL_LENGTH} characters`);
@@ -115,7 +161,28 @@ async function answer(
     headers,
     signal,
   };
-  return await route.handle(input, service);
+  if (!route.isLasting) return toResponse(await route.handle(input, service), { signal, onEnd: () => {} });
+  const end = lasting.begin();
+  try {
+    const reply = await untilGone(route.handle(input, service), signal);
+    return toResponse(reply, { signal, onEnd: end });
+  } catch (error) {
+    end();
+    throw error;
+  }
+}
+
+/** What was begun goes on without its caller; only nobody waits for it any more. */
+async function untilGone<T>(answered: Promise<T>, signal: AbortSignal): Promise<T> {
+  const gone = Promise.withResolvers<never>();
+  const leave = () => gone.reject(new ShimError("CANCELLED", "Cannot answer: the caller has gone"));
+  signal.addEventListener("abort", leave);
+  if (signal.aborted) leave();
+  try {
+    return await Promise.race([answered, gone.promise]);
+  } finally {
+    signal.removeEventListener("abort", leave);
+  }
 }
 
 /** @throws {ShimError} REQUEST_INVALID for a name twice: readers differ over which one counts */
@@ -174,8 +241,9 @@ async function readUpTo(body: ReadableStream<Uint8Array> | null, maxBytes: numbe
   return new Uint8Array(Buffer.concat(chunks));
 }
 
-function toResponse(c: Context, reply: Reply): Response {
-  if (reply instanceof Response) return reply;
+function toResponse(reply: Reply, stream: StreamOptions): Response {
+  if ("events" in reply) return streamEvents(reply.events, stream);
+  stream.onEnd();
   if ("json" in reply) {
     return new Response(JSON.stringify(reply.json), {
       status: reply.status,
@@ -185,5 +253,5 @@ function toResponse(c: Context, reply: Reply): Response {
   if ("text" in reply) {
     return new Response(reply.text, { status: reply.status, headers: { "content-type": reply.mediaType } });
   }
-  return c.body(null, 204);
+  return new Response(null, { status: 204 });
 }

@@ -1,13 +1,18 @@
-import { randomUUID } from "node:crypto";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { z } from "zod";
 import { peerCredentials } from "../host/peer_credentials.ts";
 import { ShimError } from "../errors.ts";
-import type { App } from "./app.ts";
+import type { App, RefusedRequest } from "./app.ts";
 import { OpenConnections } from "./open_connections.ts";
-import { PROBLEM_TYPE, problemOf } from "./problem.ts";
+import type { ProblemAnswer } from "./problem.ts";
 
 export type CallerRules = {
   /** Users who may call; null: whoever the socket's mode lets connect. */
@@ -41,13 +46,22 @@ export function makeHttpServer(
   app: App,
   { rules, limits }: { readonly rules: CallerRules | null; readonly limits: HttpLimits },
 ): Server {
-  const listener = getRequestListener(app.fetch, { overrideGlobalObjects: false });
+  const listener = getRequestListener(app.fetch, {
+    overrideGlobalObjects: false,
+    // What is no request for the library: a target or a Host that is no URL's.
+    errorHandler: () => {
+      const { status, headers, body } = app.refuse(refusalOf(400, "its target or its Host is malformed"));
+      return new Response(body, { status, headers });
+    },
+  });
   const server = createServer({
     headersTimeout: limits.headersTimeoutMs,
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.idleTimeoutMs,
     connectionsCheckingInterval: Math.min(CHECK_EVERY_MS, limits.headersTimeoutMs, limits.requestTimeoutMs),
     maxHeaderSize: MAX_HEADER_BYTES,
+    // Judged by us, so that it is told in our words.
+    requireHostHeader: false,
   });
   const callers = new OpenConnections(limits.maxConnections);
   const verdicts = new WeakMap<Socket, Promise<boolean>>();
@@ -57,42 +71,101 @@ export function makeHttpServer(
     const verdict = mayCall(socket, rules);
     verdicts.set(socket, verdict);
     void verdict.then((isAllowed) => {
-      if (!isAllowed) socket.destroy();
+      if (isAllowed) return;
+      app.refuse(new ShimError("POLICY_DENIED", "Cannot answer: the caller's user may not call"));
+      socket.destroy();
     });
   });
   server.on("request", (request: IncomingMessage, response: ServerResponse) => {
-    callers.begin(request.socket);
-    response.once("close", () => callers.end(request.socket));
-    void answer(request, response);
+    const end = beginWhenWhole(request);
+    void answer(request, response, flawOf(request)).finally(end);
+  });
+  server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => {
+    void answer(request, response, refusalOf(417, "nothing but 100-continue can be expected"));
+  });
+  server.on("connect", ({ method, url }: IncomingMessage, socket: Socket) => {
+    refuseRaw(socket, refusalOf(405, "it is no proxy"), { method, path: url });
   });
   server.on("clientError", (error: Error, socket: Socket) => {
-    if (socket.writable) socket.end(refusalOf("code" in error ? error.code : undefined));
-    else socket.destroy();
+    refuseRaw(socket, unreadable("code" in error ? error.code : undefined));
   });
   return server;
 
-  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const isAllowed = rules === null ? isForUs(request) : await (verdicts.get(request.socket) ?? false);
-    if (isAllowed) return await listener(request, response);
-    if (rules === null) {
-      response.writeHead(403, { connection: "close" }).end();
+  /** Its connection is at work from the last byte of the request until all of the answer is handed over. */
+  function beginWhenWhole(request: IncomingMessage): () => void {
+    let isAnswered = false;
+    let end: (() => void) | undefined;
+    const begin = () => {
+      if (!isAnswered) end = callers.begin(request.socket);
+    };
+    const { "content-length": length = "0", "transfer-encoding": encoding } = request.headers;
+    if (length === "0" && encoding === undefined) begin();
+    else request.once("end", begin);
+    return () => {
+      isAnswered = true;
+      end?.();
+    };
+  }
+
+  async function answer(
+    request: IncomingMessage,
+    response: ServerResponse,
+    refusal: ShimError | undefined,
+  ): Promise<void> {
+    if (!await isAllowed(request.socket)) {
+      request.socket.destroy();
       return;
     }
-    request.socket.destroy();
+    if (!refusal) return await listener(request, response);
+    const { method, url } = request;
+    const { status, headers, body } = app.refuse(refusal, { method, path: url?.split("?", 1)[0] });
+    const sizeBytes = new TextEncoder().encode(body).length;
+    response.writeHead(status, { ...headers, "content-length": sizeBytes, connection: "close" });
+    response.end(method === "HEAD" ? undefined : body);
+  }
+
+  /** Of what never became a request: in the same words, and nothing to whom nothing is to be told. */
+  function refuseRaw(socket: Socket, error: ShimError, request?: RefusedRequest): void {
+    void isAllowed(socket).then((isAllowed) => {
+      if (!isAllowed || !socket.writable) {
+        socket.destroy();
+        return;
+      }
+      socket.end(writeAnswer(app.refuse(error, request)));
+    });
+  }
+
+  async function isAllowed(socket: Socket): Promise<boolean> {
+    return rules === null || await (verdicts.get(socket) ?? false);
+  }
+
+  function flawOf(request: IncomingMessage): ShimError | undefined {
+    const { headers, url = "" } = request;
+    if (!url.startsWith("/")) return refusalOf(400, "its target must be a path");
+    if (headers.host === undefined) return refusalOf(400, "it has no Host");
+    if (headers.upgrade !== undefined) return refusalOf(400, "no other protocol is spoken here");
+    if (rules !== null || isForUs(request)) return undefined;
+    return new ShimError(
+      "POLICY_DENIED",
+      "Cannot answer: it comes from a web page, or is meant for another host",
+    );
   }
 }
 
-/** What never became a request of the API's is refused in the same words. */
-function refusalOf(code: unknown): string {
-  const [status, reason, why] = code === "ERR_HTTP_REQUEST_TIMEOUT"
-    ? [408, "Request Timeout", "the request took too long to arrive"]
-    : code === "HPE_HEADER_OVERFLOW"
-    ? [431, "Request Header Fields Too Large", `the headers are over ${MAX_HEADER_BYTES} bytes`]
-    : [400, "Bad Request", "it is not HTTP/1.1"];
-  const error = new ShimError("REQUEST_INVALID", `Cannot answer: ${why}`);
-  const body = JSON.stringify({ ...problemOf(error, randomUUID()), status });
-  return `HTTP/1.1 ${status} ${reason}\r\nContent-Type: ${PROBLEM_TYPE}\r\nConnection: close\r\n` +
-    `Content-Length: ${new TextEncoder().encode(body).length}\r\n\r\n${body}`;
+function refusalOf(httpStatus: number, why: string): ShimError {
+  return new ShimError("REQUEST_INVALID", `Cannot answer: ${why}`, { details: { httpStatus } });
+}
+
+function unreadable(code: unknown): ShimError {
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return refusalOf(408, "the request took too long to arrive");
+  if (code === "HPE_HEADER_OVERFLOW") return refusalOf(431, `the headers are over ${MAX_HEADER_BYTES} bytes`);
+  return refusalOf(400, "it is not HTTP/1.1");
+}
+
+function writeAnswer({ status, headers, body }: ProblemAnswer): string {
+  const all = { ...headers, connection: "close", "content-length": new TextEncoder().encode(body).length };
+  const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`);
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n${lines.join("")}\r\n${body}`;
 }
 
 async function mayCall(socket: Socket, { allowedUserIds }: CallerRules): Promise<boolean> {

@@ -36,6 +36,11 @@ export class Metrics {
     this.add(`${name}_count`, help, labels);
   }
 
+  /** A counter that somebody else counts. */
+  setTotal(name: string, help: string, value: number): void {
+    this.#family(name, help, "counter").values.set("", value);
+  }
+
   set(name: string, help: string, value: number, labels: Labels = {}): void {
     this.#family(name, help, "gauge").values.set(labelText(labels), value);
   }

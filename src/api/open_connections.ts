@@ -2,14 +2,15 @@ import type { Socket } from "node:net";
 
 /**
  * The connections of one server. Whoever comes when there are too many is let in, and the one that has been idle longest
- * is closed: a caller that holds thousands open shuts nobody out. Where none is idle, the newcomer is closed.
+ * is closed: a caller that holds thousands open shuts nobody out. Idle is who has asked for nothing, is still about to
+ * ask, or does not take the answer. Where none is idle, the newcomer is closed.
  */
 export class OpenConnections {
   readonly #limit: number;
   readonly #all = new Set<Socket>();
   /** Longest idle first. */
   readonly #idle = new Set<Socket>();
-  /** Requests under way; pipelining has several of one connection. */
+  /** Requests that are being worked on; pipelining has several of one connection. */
   readonly #requests = new Map<Socket, number>();
 
   constructor(limit: number) {
@@ -28,21 +29,23 @@ export class OpenConnections {
     socket.once("close", () => this.#forget(socket));
   }
 
-  /** A request of this connection is being answered. */
-  begin(socket: Socket): void {
+  /**
+   * A request of this connection has come whole, and is being worked on.
+   *
+   * @returns called once, when its answer is handed over, or its caller has gone
+   */
+  begin(socket: Socket): () => void {
     this.#idle.delete(socket);
     this.#requests.set(socket, (this.#requests.get(socket) ?? 0) + 1);
-  }
-
-  /** A request of this connection was answered, or its caller has gone. */
-  end(socket: Socket): void {
-    const left = (this.#requests.get(socket) ?? 1) - 1;
-    if (left > 0) {
-      this.#requests.set(socket, left);
-      return;
-    }
-    this.#requests.delete(socket);
-    if (this.#all.has(socket)) this.#idle.add(socket);
+    return () => {
+      const left = (this.#requests.get(socket) ?? 1) - 1;
+      if (left > 0) {
+        this.#requests.set(socket, left);
+        return;
+      }
+      this.#requests.delete(socket);
+      if (this.#all.has(socket)) this.#idle.add(socket);
+    };
   }
 
   #forget(socket: Socket): void {

@@ -13,8 +13,11 @@ const ALWAYS: readonly {
 }[] = [
   { status: 400, codes: ["REQUEST_INVALID"], why: "the request is not what this document says" },
   { status: 403, codes: ["POLICY_DENIED"], why: "the caller may not" },
+  { status: 405, codes: ["REQUEST_INVALID"], why: "the route has no such method" },
   { status: 408, codes: ["REQUEST_INVALID"], why: "the request took too long to arrive" },
   { status: 413, codes: ["LIMIT_EXCEEDED"], why: "the body is too large" },
+  { status: 417, codes: ["REQUEST_INVALID"], why: "nothing but 100-continue can be expected" },
+  { status: 431, codes: ["REQUEST_INVALID"], why: "the headers are too large" },
   { status: 500, codes: ["INTERNAL"], why: "a failure of ours" },
 ];
 

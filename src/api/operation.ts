@@ -36,9 +36,14 @@ export const errorDocument = z.strictObject({
 export const operationDocument = z.strictObject({
   id: z.uuid(),
   kind: z.enum(["prepare"]),
+  subject: z.strictObject({
+    reference: z.string(),
+    machine: z.string().describe("the machine's id").optional(),
+  }).describe("whose operation it is"),
   state: z.enum(["pending", "running", "succeeded", "failed", "cancelled"]),
   /** RFC 3339, UTC. */
   startedAt: z.iso.datetime(),
+  finishedAt: z.iso.datetime().describe("absent until it is over").optional(),
   progress: operationProgress,
   result: prepareDocument.optional(),
   error: errorDocument.optional(),

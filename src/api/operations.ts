@@ -1,59 +1,89 @@
 import { randomUUID } from "node:crypto";
 import type { PrepareDocument } from "../agent/prepare_document.ts";
 import type { OperationOptions, Progress } from "../agent/progress.ts";
-import { Turns } from "../agent/turns.ts";
-import { ShimError, toShimError } from "../errors.ts";
+import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
 import type { EventLog } from "./event_log.ts";
 import type { OperationDocument, OperationProgress } from "./operation.ts";
+import {
+  type OperationTurn,
+  OperationTurns,
+  type OperationTurnsOptions,
+  type Rows,
+  type Where,
+} from "./operation_turns.ts";
+import { Paced } from "./paced.ts";
 import { traceOperation } from "./tracing.ts";
+
+export type RunOptions = OperationOptions & {
+  /** Waits until the work may go on at a registry, or on this host; it begins where it was said to. */
+  readonly awaitTurn: (where: Where) => Promise<void>;
+};
 
 export type OperationWork = {
   /** Equal for equal wishes: whoever asks for what is being done already joins it. */
   readonly key: string;
-  /** What events and traces name it by. */
-  readonly subject: Readonly<Record<string, string>>;
+  /** What it is about: answers, events and traces name it by that. */
+  readonly subject: OperationDocument["subject"];
   /** Operations of one row wait for each other; no row waits for another's. */
-  readonly row: string;
-  readonly run: (options: OperationOptions) => Promise<PrepareDocument>;
+  readonly rows: Rows;
+  /** Where it most likely begins. */
+  readonly where: Where;
+  readonly run: (options: RunOptions) => Promise<PrepareDocument>;
 };
 
-export type OperationsOptions = {
-  /** Operations at work at once. */
-  readonly maxRunning: number;
-  /** Operations that may wait; one more is refused. */
-  readonly maxPending: number;
+/** How an operation ended. */
+export type OperationEnd = {
+  readonly state: OperationDocument["state"];
+  readonly code: ErrorCode | undefined;
+  /** From its first turn on; undefined when it had none. */
+  readonly workedSeconds: number | undefined;
+};
+
+export type OperationsOptions = OperationTurnsOptions & {
   readonly events: EventLog;
+  /** Told once of each operation. */
+  readonly onEnd?: (end: OperationEnd) => void;
 };
 
 /** Finished ones that can still be asked for, the oldest forgotten first. */
 const KEPT_OPERATIONS = 1000;
-/** A caller is told to come back when about this many others had their turn. */
-const RETRY_AFTER_SECONDS = 2;
+/** How often an operation's readers are told of its bytes. */
+const PROGRESS_EVERY_MS = 200;
+
+/** By which clients know that the same request may be sent to whoever serves next. */
+const ENDING = { details: { isServiceEnding: true, remedy: "repeat the request" } };
 
 class Operation {
   readonly id = randomUUID();
   readonly startedAt = new Date().toISOString();
   readonly stop = new AbortController();
-  readonly work: OperationWork;
+  readonly key: string;
+  readonly subject: OperationWork["subject"];
+  readonly turn: OperationTurn;
+  finishedAt: string | undefined;
   state: OperationDocument["state"] = "pending";
   progress: OperationProgress = { phase: "pending", doneBytes: 0, totalBytes: 0, layers: [] };
   result: PrepareDocument | undefined;
   error: ShimError | undefined;
   readonly finished = Promise.withResolvers<PrepareDocument>();
 
-  constructor(work: OperationWork) {
-    this.work = work;
+  constructor({ key, subject }: OperationWork, turn: OperationTurn) {
+    this.key = key;
+    this.subject = subject;
+    this.turn = turn;
     // Nobody may be waiting; the failure is kept and told to whoever asks.
     this.finished.promise.catch(() => {});
   }
 
   describe(): OperationDocument {
-    const { error } = this;
+    const { error, finishedAt } = this;
     return {
       id: this.id,
       kind: "prepare",
+      subject: this.subject,
       state: this.state,
       startedAt: this.startedAt,
+      ...(finishedAt === undefined ? {} : { finishedAt }),
       progress: this.progress,
       ...(this.result ? { result: this.result } : {}),
       ...(error ? { error: describeError(error) } : {}),
@@ -69,21 +99,23 @@ export function describeError(error: ShimError): NonNullable<OperationDocument["
 /** What is being done, and what was done lately. A caller that goes away stops nothing: others may have joined. */
 export class Operations {
   readonly #options: OperationsOptions;
-  readonly #turns: Turns;
+  readonly #turns: OperationTurns;
   readonly #operations = new Map<string, Operation>();
-  readonly #unfinished = new Map<string, Operation>();
+  /** All that have not ended, those that nobody can join any more among them. */
+  readonly #unfinished = new Set<Operation>();
+  /** By key, those that can be joined. */
+  readonly #joinable = new Map<string, Operation>();
   #isClosed = false;
 
   constructor(options: OperationsOptions) {
     this.#options = options;
-    this.#turns = new Turns(options.maxRunning);
+    this.#turns = new OperationTurns(options);
   }
 
   /** How many are at work and how many wait. */
   counts(): { readonly running: number; readonly pending: number } {
-    const states = [...this.#unfinished.values()].map(({ state }) => state);
-    const running = states.filter((state) => state === "running").length;
-    return { running, pending: states.length - running };
+    const pending = [...this.#unfinished].filter(({ turn }) => turn.isWaiting).length;
+    return { running: this.#unfinished.size - pending, pending };
   }
 
   /**
@@ -93,13 +125,14 @@ export class Operations {
    * @throws {ShimError} BUSY when too many wait, or the service is ending
    */
   start(work: OperationWork): { readonly id: string; readonly result: Promise<PrepareDocument> } {
-    const joined = this.#unfinished.get(work.key);
+    const joined = this.#joinable.get(work.key);
     if (joined && !joined.stop.signal.aborted) return { id: joined.id, result: joined.finished.promise };
-    this.#requireRoom();
-    const operation = new Operation(work);
+    if (this.#isClosed) throw new ShimError("BUSY", "Cannot begin: the service is ending", ENDING);
+    const operation = new Operation(work, this.#turns.admit(work.where, work.rows));
     this.#operations.set(operation.id, operation);
-    this.#unfinished.set(work.key, operation);
-    void this.#run(operation);
+    this.#unfinished.add(operation);
+    this.#joinable.set(work.key, operation);
+    void this.#run(operation, work);
     return { id: operation.id, result: operation.finished.promise };
   }
 
@@ -119,81 +152,94 @@ export class Operations {
     return operation.describe();
   }
 
-  /** Takes nothing new, stops what is under way, and resolves when all of it has ended. */
-  async close(): Promise<void> {
+  /**
+   * Takes nothing new, stops what is under way, and resolves when all of it has ended, or the time is over: what does not
+   * obey ends with the process.
+   */
+  async close(withinMs: number): Promise<void> {
     this.#isClosed = true;
-    const unfinished = [...this.#unfinished.values()];
+    const unfinished = [...this.#unfinished];
     for (const { stop } of unfinished) {
-      stop.abort(new ShimError("CANCELLED", "Cannot finish the operation: the service is ending"));
+      stop.abort(new ShimError("CANCELLED", "Cannot finish the operation: the service is ending", ENDING));
     }
-    await Promise.allSettled(unfinished.map(({ finished }) => finished.promise));
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, withinMs));
+    await Promise.race([Promise.allSettled(unfinished.map(({ finished }) => finished.promise)), late]);
+    clearTimeout(timer);
   }
 
-  async #run(operation: Operation): Promise<void> {
-    const { work, stop } = operation;
+  async #run(operation: Operation, { run, where }: OperationWork): Promise<void> {
+    const { id, stop: { signal }, subject, turn } = operation;
+    const told = new Paced<OperationProgress>(
+      PROGRESS_EVERY_MS,
+      (progress) => this.#tell(operation, progress),
+    );
     const onProgress = (progress: Progress) => {
+      const isNext = progress.phase !== operation.progress.phase;
       operation.progress = { ...progress, layers: [...progress.layers] };
-      this.#publish("operation.progress", operation, { progress: operation.progress });
+      told.offer(operation.progress);
+      if (isNext) told.flush();
     };
-    const { id } = operation;
+    let startedMs: number | undefined;
     try {
       const document = await traceOperation(
         "prepare",
-        { "bootshim.operation": id, ...work.subject },
+        { "bootshim.operation": id, ...subject },
         async (enter) => {
           enter("waiting");
-          return await this.#turns.take(async () => {
-            stop.signal.throwIfAborted();
-            operation.state = "running";
-            this.#publish("operation.running", operation);
-            return await work.run({
-              signal: stop.signal,
-              onProgress: (progress) => {
-                enter(progress.phase);
-                onProgress(progress);
-              },
-            });
-          }, { signal: stop.signal, row: work.row });
+          await turn.wait(where, signal);
+          startedMs = performance.now();
+          operation.state = "running";
+          this.#publish("operation.running", operation);
+          return await run({
+            signal,
+            awaitTurn: (next) => turn.wait(next, signal),
+            onProgress: (progress) => {
+              enter(progress.phase);
+              onProgress(progress);
+            },
+          });
         },
       );
       operation.state = "succeeded";
       operation.result = document;
-      this.#finish(operation);
-      operation.finished.resolve(document);
     } catch (error) {
-      const failure = toShimError(error);
+      const failed = toShimError(error);
+      // Who stopped it and why is told, not where it happened to be.
+      const failure = failed.code === "CANCELLED" && signal.aborted ? toShimError(signal.reason) : failed;
       operation.state = failure.code === "CANCELLED" ? "cancelled" : "failed";
       operation.error = failure;
-      this.#finish(operation);
-      operation.finished.reject(failure);
     }
+    told.flush();
+    turn.end();
+    this.#finish(operation, startedMs);
   }
 
-  #finish(operation: Operation): void {
-    const { work, state, error } = operation;
-    if (this.#unfinished.get(work.key) === operation) this.#unfinished.delete(work.key);
+  #finish(operation: Operation, startedMs: number | undefined): void {
+    const { id, key, state, error, result, finished } = operation;
+    operation.finishedAt = new Date().toISOString();
+    this.#unfinished.delete(operation);
+    if (this.#joinable.get(key) === operation) this.#joinable.delete(key);
     this.#publish(`operation.${state}`, operation, error ? { code: error.code } : {});
-    for (const [id, { state }] of this.#operations) {
+    this.#options.onEnd?.({
+      state,
+      code: error?.code,
+      workedSeconds: startedMs === undefined ? undefined : (performance.now() - startedMs) / 1000,
+    });
+    for (const [old, { state }] of this.#operations) {
       if (this.#operations.size <= KEPT_OPERATIONS) break;
-      if (state !== "pending" && state !== "running") this.#operations.delete(id);
+      if (old !== id && state !== "pending" && state !== "running") this.#operations.delete(old);
     }
+    if (result) finished.resolve(result);
+    else finished.reject(error);
   }
 
-  #publish(type: string, { id, work }: Operation, data: Readonly<Record<string, unknown>> = {}): void {
-    this.#options.events.publish(type, { operation: id, ...work.subject, ...data });
+  #publish(type: string, { id, subject }: Operation, data: Readonly<Record<string, unknown>> = {}): void {
+    this.#options.events.publish(type, { operation: id, ...subject, ...data });
   }
 
-  #requireRoom(): void {
-    const { maxPending } = this.#options;
-    const { pending } = this.counts();
-    if (!this.#isClosed && pending < maxPending) return;
-    throw new ShimError(
-      "BUSY",
-      this.#isClosed
-        ? "Cannot begin: the service is ending"
-        : `Cannot begin: ${pending} operations wait already, limit is ${maxPending}`,
-      { details: { retryAfterSeconds: RETRY_AFTER_SECONDS, remedy: "try again in a moment" } },
-    );
+  #tell({ id, subject }: Operation, progress: OperationProgress): void {
+    this.#options.events.pass("operation.progress", id, { operation: id, ...subject, progress });
   }
 
   #require(id: string): Operation {

@@ -15,6 +15,31 @@ export type ProblemDocument = z.infer<typeof problemDocument>;
 
 export const PROBLEM_TYPE = "application/problem+json";
 
+/** A problem document, with what it needs as an HTTP answer. */
+export type ProblemAnswer = {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+};
+
+/** The answer for an error. Its details may say more of it: `httpStatus`, `retryAfterSeconds`, `allow`. */
+export function answerOf(error: ShimError, requestId: string): ProblemAnswer {
+  const { httpStatus: special, retryAfterSeconds, allow } = error.details;
+  // The code's status, save where HTTP has a word of its own for one way of being wrong.
+  const status = typeof special === "number" ? special : error.httpStatus;
+  const retryAfter = retryAfterSeconds ?? (status === 503 ? 1 : undefined);
+  return {
+    status,
+    headers: {
+      "content-type": PROBLEM_TYPE,
+      "x-request-id": requestId,
+      ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
+      ...(allow === undefined ? {} : { allow: String(allow) }),
+    },
+    body: JSON.stringify({ ...problemOf(error, requestId), status }),
+  };
+}
+
 /**
  * An error as a caller sees it. What we did not expect gives away nothing of ourselves: the log has the rest, by the
  * request's id.

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { ErrorCode } from "../errors.ts";
+import type { LoggedEvent } from "./event_log.ts";
 import type { Service } from "./service.ts";
 
 /** What one route answers when all is well. */
@@ -20,12 +21,12 @@ export type RouteInput<P, Q, B> = {
   readonly signal: AbortSignal;
 };
 
-/** A status with a JSON value or a text, or a response made whole (streams). */
+/** A status with a JSON value, a text, or events as they come until the signal fires. */
 export type Reply =
   | { readonly status: number; readonly json: unknown; readonly headers?: Readonly<Record<string, string>> }
   | { readonly status: number; readonly text: string; readonly mediaType: string }
-  | { readonly status: 204 }
-  | Response;
+  | { readonly status: number; readonly events: (ended: AbortSignal) => AsyncGenerator<LoggedEvent> }
+  | { readonly status: 204 };
 
 /** One row of the API: the router, the checks and the OpenAPI document are made of it, so they cannot differ. */
 export type Route<P = unknown, Q = unknown, B = unknown> = {
@@ -40,6 +41,8 @@ export type Route<P = unknown, Q = unknown, B = unknown> = {
   readonly isBodyOptional?: boolean;
   /** A longer body is refused with 413. Default: 1 MiB. */
   readonly maxBodyBytes?: number;
+  /** It may take as long as something outside of us does: only so many are answered at once. */
+  readonly isLasting?: boolean;
   readonly success: readonly Success[];
   readonly errors: readonly ErrorCode[];
   readonly handle: (input: RouteInput<P, Q, B>, service: Service) => Promise<Reply>;

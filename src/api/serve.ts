@@ -1,6 +1,8 @@
 import type { Server } from "node:http";
 import type { AgentContext } from "../agent/agent_context.ts";
 import { collectCache } from "../agent/collect_cache.ts";
+import { examineHost } from "../agent/doctor.ts";
+import { Turns } from "../agent/turns.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import { foreignCalls } from "../host/foreign_calls.ts";
 import { LibvirtSession, type SessionNotice } from "../libvirt/libvirt_session.ts";
@@ -8,9 +10,11 @@ import { isMachineId } from "../machine/machine_id.ts";
 import { type AccessRecord, makeApp } from "./app.ts";
 import { EventLog } from "./event_log.ts";
 import { type CallerRules, type HttpLimits, makeHttpServer } from "./http_server.ts";
+import { keptLook } from "./kept_look.ts";
 import { Metrics } from "./metrics.ts";
-import { Operations } from "./operations.ts";
+import { type OperationEnd, Operations } from "./operations.ts";
 import type { Service } from "./service.ts";
+import { tellCollected } from "./tell_cache.ts";
 import { listen, listenOnSocket, type SocketPlace } from "./unix_socket.ts";
 
 export type ServeSettings = {
@@ -46,6 +50,14 @@ export type ServeOptions = {
 
 /** How long requests under way may take to end once the service was asked to. */
 const GRACE_MS = 8_000;
+/** How long libvirt may take to let go of us. */
+const LIBVIRT_GRACE_MS = 1_500;
+/** Of the connections, this many may wait for what takes long; the others are for what is answered at once. */
+const LASTING_SHARE = 3 / 4;
+/** Verbs, releases and collections at work at once; each waits for libvirt or the disk. */
+const MAX_ERRANDS = 16;
+const MAX_ERRANDS_PER_MACHINE = 4;
+const HOST_KEPT_MS = 5_000;
 const DELAY_SAMPLE_MS = 100;
 
 /**
@@ -66,13 +78,15 @@ export async function serve(
   let context: AgentContext = { ...given, libvirtSession: session };
   let { checkReference } = settings;
   const metrics = new Metrics();
-  const operations = new Operations({ ...settings, events });
+  const operations = new Operations({ ...settings, events, onEnd: (end) => countOperation(metrics, end) });
   let isReady = true;
   const service: Service = {
     get context() {
       return context;
     },
     operations,
+    errands: new Turns(MAX_ERRANDS, { perRow: MAX_ERRANDS_PER_MACHINE }),
+    examineHost: keptLook(() => examineHost(context), HOST_KEPT_MS),
     events,
     metrics,
     version: settings.version,
@@ -80,7 +94,8 @@ export async function serve(
     checkReference: (reference) => checkReference(reference),
   };
   describeService(service, session);
-  const app = makeApp(service, { onAccess });
+  const maxLasting = Math.max(1, Math.floor(settings.http.maxConnections * LASTING_SHARE));
+  const app = makeApp(service, { maxLasting, onAccess });
   const servers: Server[] = [];
   let removeSocket = async () => {};
   const timers: ReturnType<typeof setInterval>[] = [watchDelay(metrics)];
@@ -115,8 +130,24 @@ export async function serve(
     for (const timer of timers) clearInterval(timer);
     await removeSocket();
     await quiet(servers, operations);
-    await session.close();
+    await withinTime(session.close(), LIBVIRT_GRACE_MS);
   }
+}
+
+function countOperation(metrics: Metrics, { state, code, workedSeconds }: OperationEnd): void {
+  const outcome = { kind: "prepare", state };
+  const labels = { ...outcome, code: code ?? "" };
+  metrics.add("bootshim_operations_total", "Operations that ended, by how", labels);
+  if (workedSeconds === undefined) return;
+  metrics.observe("bootshim_operation_seconds", "Time that operations worked", outcome, workedSeconds);
+}
+
+/** What hangs is left: the process ends, and it with it. */
+async function withinTime(ended: Promise<void>, limitMs: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, limitMs));
+  await Promise.race([ended, late]);
+  clearTimeout(timer);
 }
 
 /** What libvirt says of our machines; domains of others are none of our callers' business. */
@@ -141,7 +172,7 @@ async function quiet(servers: readonly Server[], operations: Operations): Promis
   const deadline = setTimeout(() => {
     for (const server of servers) server.closeAllConnections();
   }, GRACE_MS);
-  await operations.close();
+  await operations.close(GRACE_MS);
   // Whoever waits for an answer has it now; who only listens to events would stay for ever.
   setTimeout(() => {
     for (const server of servers) server.closeAllConnections();
@@ -157,8 +188,8 @@ function describeService(service: Service, session: LibvirtSession): void {
     metrics.set("bootshim_operations", "Operations by state", running, { state: "running" });
     metrics.set("bootshim_operations", "Operations by state", pending, { state: "pending" });
     const { made, slow } = foreignCalls();
-    metrics.set("bootshim_foreign_calls", "Calls into C on the main thread", made);
-    metrics.set("bootshim_slow_foreign_calls", "Those that took more than 5 ms", slow);
+    metrics.setTotal("bootshim_foreign_calls_total", "Calls into C on the main thread", made);
+    metrics.setTotal("bootshim_slow_foreign_calls_total", "Those that took more than 5 ms", slow);
     metrics.set("bootshim_resident_bytes", "Memory of the process", process.memoryUsage.rss());
   });
   metrics.onLook(async () => {
@@ -194,9 +225,9 @@ function watchDelay(metrics: Metrics): ReturnType<typeof setInterval> {
 
 function collectNowAndThen(service: Service, everyMs: number): ReturnType<typeof setInterval> {
   const timer = setInterval(() => {
-    const { context, events } = service;
-    void collectCache(context, { isDryRun: false }).then(
-      ({ freedBytes, images }) => events.publish("gc.finished", { freedBytes, images: images.length }),
+    const { context, errands, events } = service;
+    void errands.take(() => collectCache(context, { isDryRun: false }), { row: "gc" }).then(
+      (collected) => tellCollected(events, collected),
       (error: unknown) => context.note(`the cache was not collected: ${toShimError(error).message}`),
     );
   }, everyMs);

@@ -6,6 +6,8 @@
  * is read from disk and libvirt, never remembered; a stack trace never leaves the process.
  */
 import type { AgentContext } from "../agent/agent_context.ts";
+import type { Finding } from "../agent/doctor.ts";
+import type { Turns } from "../agent/turns.ts";
 import type { EventLog } from "./event_log.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Operations } from "./operations.ts";
@@ -14,6 +16,10 @@ import type { Operations } from "./operations.ts";
 export type Service = {
   readonly context: AgentContext;
   readonly operations: Operations;
+  /** Where what changes something without being an operation waits: verbs of machines, collections. */
+  readonly errands: Turns;
+  /** What this host has and lacks, as it was a few seconds ago at most. */
+  readonly examineHost: () => Promise<readonly Finding[]>;
   readonly events: EventLog;
   readonly metrics: Metrics;
   readonly version: string;

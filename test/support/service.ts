@@ -30,6 +30,8 @@ export type ServiceProcess = {
   /** SIGTERM; resolves with the exit code when it is gone. */
   stop(): Promise<number | null>;
   kill(): Promise<void>;
+  /** Resolves with the exit code when it is gone, whoever ended it. */
+  ended(): Promise<number | null>;
 };
 
 /** Starts it and waits until it listens. */
@@ -62,6 +64,7 @@ export async function startService(
     return typeof exitCode === "number" ? exitCode : null;
   };
   return {
+    ended: finish,
     pid: child.pid ?? 0,
     socketPath: path,
     said: () => said,
@@ -77,6 +80,8 @@ export async function startService(
     },
   };
 }
+
+const ignore = () => {};
 
 /** One request over a unix socket. */
 export async function ask(
@@ -100,8 +105,10 @@ export async function ask(
     },
   });
   // A body that is refused is not read to its end; what counts is the answer.
-  asked.on("error", () => {});
-  asked.once("socket", (socket) => socket.on("error", () => {}));
+  asked.on("error", ignore);
+  asked.once("socket", (socket) => {
+    if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
+  });
   asked.end(content);
   const [answer] = await once(asked, "response");
   let text = "";

@@ -14,6 +14,7 @@ import {
   removedDocument,
 } from "../documents.ts";
 import { type Route, route } from "../route.ts";
+import { tellCollected } from "../tell_cache.ts";
 import type { Service } from "../service.ts";
 
 const params = z.strictObject({ digest: z.string().max(200) });
@@ -43,10 +44,12 @@ export const IMAGE_ROUTES: readonly Route[] = [
     path: "/v1/images/{digest}",
     summary: "Remove an image from the cache",
     params,
+    isLasting: true,
     success: [{ status: 200, description: "what was removed", schema: removedDocument }],
     errors: ["REQUEST_INVALID", "IMAGE_NOT_FOUND", "IN_USE", "CANCELLED", ...CACHE_ERRORS],
-    handle: async ({ params }, { context, events }) => {
-      const removed = await removeImage(context, { digest: readDigest(params.digest) });
+    handle: async ({ params }, { context, errands, events }) => {
+      const target = { digest: readDigest(params.digest) };
+      const removed = await errands.take(() => removeImage(context, target), { row: "gc" });
       events.publish("image.removed", { digest: removed.digest, references: removed.references });
       return { status: 200, json: removed };
     },
@@ -59,18 +62,18 @@ export const IMAGE_ROUTES: readonly Route[] = [
     summary: "Collect what nobody needs and, where a budget demands it, the least recently used",
     body: collectRequest,
     isBodyOptional: true,
+    isLasting: true,
     success: [{ status: 200, description: "what was collected", schema: collectedDocument }],
     errors: ["CANCELLED", ...CACHE_ERRORS],
-    handle: async ({ body }, { context, events }) => {
-      const collected = await collectCache(context, {
+    handle: async ({ body }, { context, errands, events }) => {
+      const wish = {
         isDryRun: body.dryRun,
         ...(body.maxBytes === undefined ? {} : { maxBytes: body.maxBytes }),
         ...(body.keepFreeBytes === undefined ? {} : { keepFreeBytes: body.keepFreeBytes }),
         ...(body.minAgeSeconds === undefined ? {} : { minAgeMs: body.minAgeSeconds * 1000 }),
-      });
-      if (!body.dryRun) {
-        events.publish("gc.finished", { freedBytes: collected.freedBytes, images: collected.images.length });
-      }
+      };
+      const collected = await errands.take(() => collectCache(context, wish), { row: "gc" });
+      tellCollected(events, collected);
       return { status: 200, json: collected };
     },
   }),

@@ -97,6 +97,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
     params,
     body: machinePutRequest,
     maxBodyBytes: MAX_PREPARE_BODY_BYTES,
+    isLasting: true,
     success: PREPARED,
     errors: PREPARE_ERRORS,
     handle: async ({ params: { id }, body, headers }, service) => {
@@ -110,10 +111,11 @@ export const MACHINE_ROUTES: readonly Route[] = [
     path: "/v1/machines/{id}",
     summary: "Release the machine: its definition, disks and record",
     params,
+    isLasting: true,
     success: [{ status: 200, description: "released", schema: releasedMachine }],
     errors: VERB_ERRORS,
-    handle: async ({ params: { id } }, { context, events }) => {
-      const released = await releaseMachine(context, id);
+    handle: async ({ params: { id } }, { context, errands, events }) => {
+      const released = await errands.take(() => releaseMachine(context, id), { row: id });
       events.publish("machine.released", { machine: id });
       return { status: 200, json: released };
     },
@@ -162,10 +164,14 @@ export const MACHINE_ROUTES: readonly Route[] = [
       path: `/v1/machines/{id}/${name}`,
       summary,
       params,
+      isLasting: true,
       success: [{ status: 200, description: "the domain's state afterwards", schema: domainReport }],
       errors: VERB_ERRORS,
       // A caller that goes away does not undo what it asked for; libvirt's events tell what came of it.
-      handle: async ({ params }, { context }) => ({ status: 200, json: await run(context, params.id, {}) }),
+      handle: async ({ params: { id } }, { context, errands }) => ({
+        status: 200,
+        json: await errands.take(() => run(context, id, {}), { row: id }),
+      }),
     })
   ),
 ];

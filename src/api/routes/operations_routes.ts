@@ -2,7 +2,7 @@ import { z } from "zod";
 import { RESYNC } from "../event_log.ts";
 import { operationDocument } from "../operation.ts";
 import { type Route, route } from "../route.ts";
-import { lastEventId, streamEvents } from "../sse.ts";
+import { lastEventId } from "../sse.ts";
 
 const params = z.strictObject({ id: z.string().max(64) });
 
@@ -42,23 +42,18 @@ export const OPERATION_ROUTES: readonly Route[] = [
   route({
     method: "get",
     path: "/v1/operations/{id}/events",
+    isLasting: true,
     summary: "An operation's events as they come, until it is over",
     params,
     success: [{ status: 200, description: "events", mediaType: "text/event-stream" }],
     errors: ["OPERATION_NOT_FOUND"],
-    handle: ({ params: { id }, headers, signal }, { operations, events }) => {
+    handle: ({ params: { id }, headers }, { operations, events }) => {
       const before = operations.find(id);
-      const stop = new AbortController();
-      const ended = AbortSignal.any([signal, stop.signal]);
-      const reading = events.read({
-        // From this moment on, not from when the reader first asks: it may be over by then.
-        afterId: lastEventId(headers) ?? events.lastId,
-        wants: (event) => event.data["operation"] === id,
-        signal: ended,
-      });
-      return Promise.resolve(streamEvents(untilOver(), stop));
+      // From this moment on, not from when the reader first asks: it may be over by then.
+      const afterId = lastEventId(headers) ?? events.lastId;
+      return Promise.resolve({ status: 200, events: untilOver });
 
-      async function* untilOver() {
+      async function* untilOver(signal: AbortSignal) {
         // The state now: what was before is in no event any more, or the reader has it.
         yield {
           id: 0,
@@ -67,7 +62,9 @@ export const OPERATION_ROUTES: readonly Route[] = [
           data: { operation: id, progress: before.progress },
         };
         if (isOver(before.state)) return;
-        for await (const event of reading) {
+        for await (
+          const event of events.read({ afterId, wants: ({ data }) => data["operation"] === id, signal })
+        ) {
           yield event;
           // Its end may be among what was lost.
           if (event.type === RESYNC && isOver(operations.find(id).state)) return;

@@ -4,6 +4,7 @@ import { type PrepareDocument, prepareDocument } from "../../agent/prepare_docum
 import { type ErrorCode, toShimError } from "../../errors.ts";
 import { formatReference } from "../../image/reference.ts";
 import type { EventLog } from "../event_log.ts";
+import type { Metrics } from "../metrics.ts";
 import { operationDocument } from "../operation.ts";
 import type { OperationWork } from "../operations.ts";
 import { MAX_PREPARE_BODY_BYTES, prepareRequest, prepareWishOf } from "../prepare_request.ts";
@@ -48,6 +49,7 @@ export const PREPARE_ROUTES: readonly Route[] = [
       "Resolve, pull what is missing, verify, decide the boot; with `machine` also make its disk and definitions",
     body: prepareRequest,
     maxBodyBytes: MAX_PREPARE_BODY_BYTES,
+    isLasting: true,
     success: PREPARED,
     errors: PREPARE_ERRORS,
     handle: async ({ body, headers }, service) => {
@@ -65,16 +67,22 @@ export async function answerPrepare(
   const { context, operations, events, metrics } = service;
   const reference = formatReference(wish.reference);
   const subject = { reference, ...(wish.machine ? { machine: wish.machine.id } : {}) };
+  const where = await mayBeCached(context, wish) ? "host" : "source";
   const { id, result } = operations.start({
     key: keyOf(wish),
     subject,
-    row: wish.machine?.id ?? reference,
+    rows: {
+      source: wish.reference.transport === "docker" ? wish.reference.host : reference,
+      host: wish.machine?.id ?? reference,
+    },
+    where,
     run: async (options) => {
-      const startedMs = performance.now();
       const told = tellImage(events, subject);
+      let isMade = false;
       try {
         const document = await prepare(context, wish, {
           ...options,
+          onMade: () => isMade = true,
           onProgress: (progress) => {
             told.enter(progress.phase);
             options.onProgress?.(progress);
@@ -86,19 +94,12 @@ export async function answerPrepare(
           {},
           document.transferredBytes,
         );
-        told.succeed(document);
+        countImage(metrics, document.cached ? "hit" : "miss");
+        told.succeed(document, isMade);
         return document;
       } catch (error) {
         told.fail(toShimError(error).code);
         throw error;
-      } finally {
-        const seconds = (performance.now() - startedMs) / 1000;
-        metrics.observe(
-          "bootshim_operation_seconds",
-          "Time that operations took",
-          { kind: "prepare" },
-          seconds,
-        );
       }
     },
   });
@@ -112,6 +113,27 @@ export async function answerPrepare(
   return { status: 200, json: await result };
 }
 
+/**
+ * Whether a wish most likely asks no registry. Only where it waits first depends on it: what is found to be missing has it
+ * wait where registries are asked.
+ */
+async function mayBeCached(
+  { content }: Service["context"],
+  { reference, pull }: PrepareWish,
+): Promise<boolean> {
+  if (pull === "never") return true;
+  if (pull === "always" && !reference.digest) return false;
+  // A cache that cannot be read is told by whoever needs it.
+  return await content.findReference(formatReference(reference)).then(
+    (found) => found !== undefined,
+    () => true,
+  );
+}
+
+function countImage(metrics: Metrics, outcome: "hit" | "miss"): void {
+  metrics.add("bootshim_image_lookups_total", "Prepares by whether the cache had the image", { outcome });
+}
+
 /** Tells what becomes of an image and then of its machine: a machine's failure is not its image's. */
 function tellImage(events: EventLog, subject: OperationWork["subject"]) {
   const { reference, machine } = subject;
@@ -121,9 +143,9 @@ function tellImage(events: EventLog, subject: OperationWork["subject"]) {
       if (next === "pulling" && phase !== next) events.publish("image.pulling", { reference });
       phase = next;
     },
-    succeed: ({ digest, cached }: PrepareDocument) => {
-      events.publish("image.pulled", { reference, digest, cached });
-      if (machine !== undefined) events.publish("machine.prepared", { machine, reference });
+    succeed: ({ digest, cached }: PrepareDocument, isMade: boolean) => {
+      if (!cached) events.publish("image.pulled", { reference, digest, cached });
+      if (isMade) events.publish("machine.prepared", { machine, reference });
     },
     fail: (code: ErrorCode) => {
       const isOfImage = phase !== "preparing" || machine === undefined;

@@ -1,9 +1,8 @@
 import { z } from "zod";
-import { examineHost } from "../../agent/doctor.ts";
 import { ShimError } from "../../errors.ts";
 import { versionDocument } from "../documents.ts";
 import { type Route, route } from "../route.ts";
-import { lastEventId, streamEvents } from "../sse.ts";
+import { lastEventId } from "../sse.ts";
 
 const finding = z.strictObject({
   check: z.string(),
@@ -18,28 +17,33 @@ export const SERVICE_ROUTES: readonly Route[] = [
   route({
     method: "get",
     path: "/v1/events",
+    isLasting: true,
     summary:
       "What happens here, as it happens; `Last-Event-ID` continues, a `resync` event says that some were lost",
     success: [{ status: 200, description: "events", mediaType: "text/event-stream" }],
     errors: [],
-    handle: ({ headers, signal }, { events }) => {
-      const stop = new AbortController();
-      const reading = events.read({
-        afterId: lastEventId(headers),
-        // Progress belongs to its operation's own events: here it would drown the rest.
-        wants: (event) => event.type !== "operation.progress",
-        signal: AbortSignal.any([signal, stop.signal]),
+    handle: ({ headers }, { events }) => {
+      const afterId = lastEventId(headers);
+      return Promise.resolve({
+        status: 200,
+        events: (signal) =>
+          events.read({
+            afterId,
+            // Progress belongs to its operation's own events: here it would drown the rest.
+            wants: (event) => event.type !== "operation.progress",
+            signal,
+          }),
       });
-      return Promise.resolve(streamEvents(reading, stop));
     },
   }),
   route({
     method: "get",
     path: "/v1/host",
-    summary: "What a guest on this host needs, checked: each with a remedy",
+    isLasting: true,
+    summary: "What a guest on this host needs, checked within the last seconds: each with a remedy",
     success: [{ status: 200, description: "the findings", schema: z.array(finding) }],
     errors: [],
-    handle: async (_input, { context }) => ({ status: 200, json: await examineHost(context) }),
+    handle: async (_input, { examineHost }) => ({ status: 200, json: await examineHost() }),
   }),
   route({
     method: "get",
