@@ -21,6 +21,8 @@ export type Sent = {
 /** More than any answer has: ten thousand images, or machines. */
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 
+const ignore = () => {};
+
 /**
  * Sends one request; the answer's body is still to be read.
  *
@@ -42,8 +44,11 @@ export async function send(place: ServicePlace, sent: Sent): Promise<IncomingMes
     ? request({ ...options, socketPath: place.socketPath, path, host: "bootshim" })
     : request(new URL(path, place.url), options);
   // Once it is answered, what is left of the body is of no interest to anybody, nor that it did not get through.
-  outgoing.on("error", () => {});
-  outgoing.once("socket", (socket) => socket.on("error", () => {}));
+  outgoing.on("error", ignore);
+  outgoing.once("socket", (socket) => {
+    // One for all requests of a connection.
+    if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
+  });
   outgoing.end(content);
   let answer: IncomingMessage;
   try {

@@ -349,31 +349,6 @@ describe("callers that misbehave", () => {
   });
 
   it.each([
-    [
-      "two lengths",
-      "POST /v1/prepare HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-    ],
-    [
-      "length and chunks",
-      "POST /v1/prepare HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    ],
-    ["HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
-    ["no HTTP", "hello\r\n\r\n"],
-    ["CONNECT", "CONNECT a.io:443 HTTP/1.1\r\nHost: x\r\n\r\n"],
-    ["an upgrade", "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"],
-  ])("AP08 with %s get no more than a refusal, and others are served", async (_what, bytes) => {
-    const socket = connect(service.socketPath);
-    let text = "";
-    socket.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
-    socket.on("error", () => {});
-    socket.write(bytes);
-    await Promise.race([once(socket, "close"), wait(2000)]);
-    socket.destroy();
-    expect(text === "" || /^HTTP\/1\.1 (?:4\d\d|200) /.test(text)).toBe(true);
-    expect((await service.ask("/healthz")).status).toBe(200);
-  });
-
-  it.each([
     "127.0.0.1:2375/x:1",
     "169.254.169.254/latest:1",
     "[::1]:80/x:1",
