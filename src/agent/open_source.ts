@@ -1,9 +1,10 @@
-import { openArchiveSource } from "../content/archive_source.ts";
-import { LayoutSource } from "../content/layout_source.ts";
+import type { LayoutSource } from "../content/layout_source.ts";
 import type { ImageSource } from "../image/image_source.ts";
 import type { LayoutLocation, Reference } from "../image/reference.ts";
-import { RegistryClient } from "../registry/registry_client.ts";
+import type { RegistryClient } from "../registry/registry_client.ts";
 import type { AgentContext, PullPolicy } from "./agent_context.ts";
+
+type RepositoryName = { readonly host: string; readonly repository: string };
 
 /** Opens the source at its first use, because a cached image needs none: its registry or folder may be gone. */
 export type LazySource = () => Promise<ImageSource>;
@@ -22,23 +23,23 @@ export async function withSource<T>(
   // Also of what is in the cache: what may not be used is not used because it was allowed once.
   if (reference.transport === "docker") context.registries.requireAllowed(reference);
   if (pull === "never") return await body(null);
-  if (reference.transport === "docker") {
-    return await withRegistry(
-      context,
-      reference,
-      async (client) => await body(() => Promise.resolve(client)),
-    );
-  }
-  const { transport } = reference;
-  const path = reference.transport === "oci" ? reference.directory : reference.file;
-  let opening: Promise<LayoutSource> | undefined;
+  let opening: Promise<LayoutSource | RegistryClient> | undefined;
   try {
-    return await body(() => opening ??= openLayout({ transport, path }));
+    return await body(() => opening ??= openSource(context, reference));
   } finally {
     // One that did not open has told so already.
     const opened = await opening?.catch(() => undefined);
     await opened?.close();
   }
+}
+
+async function openSource(
+  context: AgentContext,
+  reference: Reference,
+): Promise<LayoutSource | RegistryClient> {
+  if (reference.transport === "docker") return await openRegistry(context, reference);
+  const { transport } = reference;
+  return await openLayout({ transport, path: transport === "oci" ? reference.directory : reference.file });
 }
 
 /** Runs `body` with a whole image layout, and closes it whatever happens. Throws as opening it does. */
@@ -54,17 +55,28 @@ export async function withLayout<T>(
   }
 }
 
+// Each is loaded when it is first needed: what is cached needs none of them, and a start pays for each file it loads.
+
 async function openLayout({ transport, path }: LayoutLocation): Promise<LayoutSource> {
-  return transport === "oci" ? await LayoutSource.open(path) : await openArchiveSource(path);
+  if (transport === "oci") return await (await import("../content/layout_source.ts")).LayoutSource.open(path);
+  return await (await import("../content/archive_source.ts")).openArchiveSource(path);
+}
+
+async function openRegistry(
+  context: AgentContext,
+  { host, repository }: RepositoryName,
+): Promise<RegistryClient> {
+  const { RegistryClient } = await import("../registry/registry_client.ts");
+  return new RegistryClient({ host, repository, registries: context.registries });
 }
 
 /** Runs `body` with a client of one repository; no connection is made before the first request. */
 export async function withRegistry<T>(
   context: AgentContext,
-  { host, repository }: { readonly host: string; readonly repository: string },
+  repository: RepositoryName,
   body: (client: RegistryClient) => Promise<T>,
 ): Promise<T> {
-  const client = new RegistryClient({ host, repository, registries: context.registries });
+  const client = await openRegistry(context, repository);
   try {
     return await body(client);
   } finally {
