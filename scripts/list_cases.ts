@@ -56,7 +56,8 @@ function runLanes(directory: string): Lane[] {
     console.error(`running lane ${name}`);
     const { status } = spawnSync(join(root, "scripts/deno"), [
       ...["run", "-A", "node_modules/vitest/vitest.mjs", "run", "--project", name, "-t", pattern],
-      ...["--reporter=json", `--outputFile.json=${join(directory, `${name}.json`)}`],
+      // Full sizes take their time.
+      ...["--testTimeout=1800000", "--reporter=json", `--outputFile.json=${join(directory, `${name}.json`)}`],
     ], { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
     return { name, exitCode: status };
   });
