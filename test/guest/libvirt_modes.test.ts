@@ -17,6 +17,7 @@ import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
 import { makeGuestPart, parseGuestReport } from "../support/guest_image.ts";
 import { type LibvirtDaemons, startLibvirtDaemons } from "../support/libvirt_daemon.ts";
 import { askQmp } from "../support/qmp.ts";
+import { qemuEssentials } from "../support/qemu_essentials.ts";
 import { randomWord } from "../support/random_word.ts";
 
 const execute = promisify(execFile);
@@ -52,6 +53,16 @@ async function reportOf(id: string) {
     await wait(500);
   }
   throw new Error("the guest did not report in time");
+}
+
+async function arm64Kernel(): Promise<Record<string, string>> {
+  return {
+    arch: "arm64",
+    kernel: await makeGuestPart("kernel", { architecture: "arm64" }),
+    initramfs: await makeGuestPart("initramfs", { architecture: "arm64", word }),
+    rootfs: await makeGuestPart("rootfs-ext4", { architecture: "arm64", word: rootWord }),
+    cmdline: await cmdlineFile("console=ttyAMA0 quiet"),
+  };
 }
 
 async function cmdlineFile(text: string): Promise<string> {
@@ -143,13 +154,8 @@ describe("libvirt boots", () => {
   });
 
   it.each(["auto", "uefi"])("an arm64 kernel, emulated, with firmware %s", async (firmware) => {
-    const { id } = await machine({
-      arch: "arm64",
-      kernel: await makeGuestPart("kernel", { architecture: "arm64" }),
-      initramfs: await makeGuestPart("initramfs", { architecture: "arm64", word }),
-      rootfs: await makeGuestPart("rootfs-ext4", { architecture: "arm64", word: rootWord }),
-      cmdline: await cmdlineFile("console=ttyAMA0 quiet"),
-    }, ...["--arch", "arm64", "--boot", "kernel", "--firmware", firmware]);
+    const wishes = ["--arch", "arm64", "--boot", "kernel", "--firmware", firmware];
+    const { id } = await machine(await arm64Kernel(), ...wishes);
     expect(await reportOf(id)).toMatchObject({
       word,
       rootWord,
@@ -158,33 +164,6 @@ describe("libvirt boots", () => {
     });
   });
 });
-
-/** The parts of a QEMU command on which libvirt and we must agree, whatever else either adds. */
-function essentials(argv: readonly string[]) {
-  const valueOf = (option: string) => argv[argv.indexOf(option) + 1];
-  const has = (option: string) => argv.includes(option) ? valueOf(option) : null;
-  const nodes = argv.flatMap((word, index) =>
-    argv[index - 1] === "-blockdev" ? [z.looseObject({}).parse(JSON.parse(word))] : []
-  );
-  // A format node stands on the node of its file; whether the disk may be written is the format node's to say.
-  const files = nodes.flatMap((node) => {
-    const file = nodes.find((other) => other["node-name"] === node["file"]);
-    return file
-      ? [[String(file["filename"]), `${node["driver"]}, ${node["read-only"] ? "ro" : "rw"}`] as const]
-      : [];
-  });
-  const serials = argv.flatMap((word) => /"serial":"([^"]*)"/.exec(word)?.[1] ?? []);
-  return {
-    machine: /^(?:type=)?(pc-q35|q35|virt)/.exec(valueOf("-machine") ?? "")?.[1]?.replace("pc-q35", "q35"),
-    kernel: has("-kernel"),
-    initrd: has("-initrd"),
-    append: has("-append"),
-    uuid: has("-uuid"),
-    files: Object.fromEntries(files.sort()),
-    serials: [...serials].sort(),
-    ignition: argv.find((word) => word.startsWith("name=opt/com.coreos/config")) ?? null,
-  };
-}
 
 describe("libvirt's own translation of our XML agrees with our QEMU command", () => {
   async function bothCommands(parts: Readonly<Record<string, string>>, ...argv: string[]) {
@@ -198,22 +177,51 @@ describe("libvirt's own translation of our XML agrees with our QEMU command", ()
   }
 
   it.each([
-    ["a kernel with a root disk", async () => ({
-      kernel: await makeGuestPart("kernel"),
-      initramfs: await makeGuestPart("initramfs", { word }),
-      rootfs: await makeGuestPart("rootfs-ext4", { word }),
-      cmdline: await cmdlineFile(`console=ttyS0 quiet "a b" c,d=${word} '<&>'`),
-    })],
-    ["a BIOS disk", async () => ({ rootfs: await makeGuestPart("disk-bios", { word }) })],
-    ["a UEFI disk", async () => ({ rootfs: await makeGuestPart("disk-uefi", { word }) })],
-    ["a UKI", async () => ({ uki: await makeGuestPart("uki", { word }) })],
-    ["an ISO", async () => ({ iso: await makeGuestPart("iso", { word }) })],
-  ])("on %s", async (_what, parts) => {
+    [
+      "a kernel with a root disk and a squashfs",
+      async () => ({
+        kernel: await makeGuestPart("kernel"),
+        initramfs: await makeGuestPart("initramfs", { word }),
+        rootfs: await makeGuestPart("rootfs-ext4", { word }),
+        squashfs: await makeGuestPart("rootfs-squashfs", { word }),
+        cmdline: await cmdlineFile(`console=ttyS0 quiet "a b" c,d=${word} '<&>'`),
+      }),
+      4,
+      [],
+    ],
+    ["a BIOS disk", async () => ({ rootfs: await makeGuestPart("disk-bios", { word }) }), 3, []],
+    ["a UEFI disk", async () => ({ rootfs: await makeGuestPart("disk-uefi", { word }) }), 3, [
+      ...["--network", "user"],
+    ]],
+    [
+      "a UEFI disk under Secure Boot, with a TPM",
+      async () => ({
+        rootfs: await makeGuestPart("disk-uefi", { word }),
+      }),
+      3,
+      ["--secure-boot", "--tpm"],
+    ],
+    ["a UKI", async () => ({ uki: await makeGuestPart("uki", { word }) }), 2, []],
+    ["an ISO with a disk to install to", async () => ({ iso: await makeGuestPart("iso", { word }) }), 4, [
+      ...["--disk-size", "32MiB"],
+    ]],
+    ["an arm64 kernel with a root disk", async () => await arm64Kernel(), 3, ["--arch", "arm64"]],
+    ["an arm64 kernel under UEFI, with a TPM", async () => await arm64Kernel(), 3, [
+      ...["--arch", "arm64", "--boot", "kernel", "--firmware", "uefi", "--tpm"],
+    ]],
+  ])("on %s", async (_what, parts, drives, wishes) => {
     const ignition = join(work, `ignition-${randomWord()}.json`);
     await writeFile(ignition, "{}");
-    const { theirs, ours } = await bothCommands(await parts(), "--ignition", ignition, "--data-disk", "1GiB");
-    expect(essentials(theirs)).toEqual(essentials(ours));
-    expect(Object.keys(essentials(ours).files).length).toBeGreaterThan(0);
+    const userData = join(work, `user-data-${randomWord()}`);
+    await writeFile(userData, "#cloud-config\n");
+    const { theirs, ours } = await bothCommands(
+      await parts(),
+      ...["--ignition", ignition, "--user-data", userData, "--data-disk", "1GiB,own-serial", ...wishes],
+    );
+    const agreed = qemuEssentials(theirs);
+    expect(agreed).toEqual(qemuEssentials(ours));
+    expect(agreed.drives).toHaveLength(drives);
+    for (const { chain } of agreed.drives) expect(chain.length).toBeGreaterThan(0);
   });
 });
 
