@@ -1,6 +1,7 @@
 /** Machines under a libvirtd that is killed, frozen and meddled with: what is theirs stays theirs, and starts once. */
 import { execFile } from "node:child_process";
 import { createHash, randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { chmod, mkdtemp, open, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,9 +12,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type PrepareDocument, prepareDocument } from "../../src/agent/prepare_document.ts";
 import { sortDevices } from "../../src/agent/ensure_defined.ts";
 import { startDomain } from "../../src/agent/start_domain.ts";
+import { qemuGroupId } from "../../src/host/qemu_group.ts";
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
 import { bootshim, bootshimJson, startBootshim } from "../support/bootshim_command.ts";
 import { failureOf } from "../support/failures.ts";
+import { machineProblems } from "../support/machine_checker.ts";
 import { makeGuestPart } from "../support/guest_image.ts";
 import { type PrivateLibvirtd, startPrivateLibvirtd } from "../support/private_libvirtd.ts";
 import { randomWord } from "../support/random_word.ts";
@@ -254,6 +257,70 @@ describe("whose domain it is", () => {
     expect(await verb("define", machine.id)).toMatchObject({ state: "running" });
     expect(await libvirt.findDomain(machine.id)).toMatchObject({ isPersistent: true });
   }, SLOW_MS);
+});
+
+describe("DC20 a caller that is killed at any moment", () => {
+  const FRACTIONS = [0.5, 0.9];
+
+  /** Runs a command, or kills it after a part of the time that it takes. */
+  async function run(argv: readonly string[], killAfterMs?: number): Promise<number> {
+    const startMs = performance.now();
+    const child = startBootshim([...argv, "-o", "json"], { root });
+    const exit = once(child, "close");
+    child.stdout?.resume();
+    child.stderr?.resume();
+    const timer = killAfterMs === undefined
+      ? undefined
+      : setTimeout(() => child.kill("SIGKILL"), killAfterMs);
+    const [code] = await exit;
+    clearTimeout(timer);
+    if (killAfterMs === undefined) expect([argv[0], code]).toEqual([argv[0], 0]);
+    return performance.now() - startMs;
+  }
+
+  it.each(["prepare", "define", "start"] as const)(
+    "in %s: again, it is one disk, one domain, one QEMU",
+    async (verb) => {
+      const group = await qemuGroupId();
+      const groupId = group === null ? {} : { groupId: group };
+      const commandsOf = (id: string) => ({
+        prepare: [
+          "prepare",
+          IMAGE,
+          "--machine",
+          id,
+          "--memory",
+          "128MiB",
+          "--accel",
+          "tcg",
+          "--network",
+          "none",
+        ],
+        define: ["define", id, "--connect", libvirtd.uri],
+        start: ["start", id, "--connect", libvirtd.uri],
+      });
+      const verbs = ["prepare", "define", "start"] as const;
+      const tookMs = { prepare: 0, define: 0, start: 0 };
+      const measured = commandsOf(`life-${randomWord()}`);
+      for (const each of verbs) tookMs[each] = await run(measured[each]);
+      for (const fraction of FRACTIONS) {
+        const id = `life-${randomWord()}`;
+        const commands = commandsOf(id);
+        for (const before of verbs.slice(0, verbs.indexOf(verb))) await run(commands[before]);
+        await run(commands[verb], tookMs[verb] * fraction);
+        expect(machineProblems(root, { ...groupId, isAfterKill: true })).toEqual([]);
+        for (const each of verbs) await run(commands[each]);
+        expect(machineProblems(root, groupId)).toEqual([]);
+        expect((await readdir(join(root, "machines"))).filter((name) => name.includes(id))).toEqual([id]);
+        const domains = async () => (await libvirt.listDomains()).filter(({ name }) => name === id);
+        // What the killed caller asked for is still being done by libvirt: it is paused until then.
+        await expect.poll(domains, { timeout: 30_000 }).toMatchObject([{ name: id, state: "running" }]);
+        await onlyQemu((await domains())[0]?.uuid ?? "");
+        await libvirt.destroyDomain(id);
+      }
+    },
+    SLOW_MS,
+  );
 });
 
 describe("a start that fails", () => {

@@ -61,6 +61,8 @@ function problemsOf(directory: string, id: string, { groupId }: MachineExpectati
     const path = join(directory, name);
     if (!lstatSync(path).isFile()) problems.push(`${name} is no regular file`);
     const isWritable = record.writableFiles.includes(name);
+    // What the guest said is written, and owned, by whoever runs it.
+    if (name === "console.log") continue;
     checkAccess(path, name, name === "machine.json" ? 0o640 : isWritable ? 0o660 : 0o440);
   }
   const { disks, nvram, domainXml } = record.document;
