@@ -25,6 +25,9 @@ const SPECIFIED_DISK = "application/vnd.ironcore.image.disk.img";
 
 const TITLE = "org.opencontainers.image.title";
 
+/** How Garden Linux's canonical names begin. Consumers of metal images look for theirs before anything else. */
+const CNAME_PREFIX: Readonly<Record<Variant, string>> = { virtualization: "kvm", metal: "metal_pxe" };
+
 /** Layers stand in this order, whatever the order in which they were given. */
 const LAYER_ORDER = ["rootfs", "kernel", "initramfs", "squashfs", "uki", "iso"] as const;
 
@@ -56,7 +59,9 @@ export type BuiltImage = {
  * paths and times, and whatever the order of parts and annotations; the name is no part of the image.
  *
  * Virtualization manifests come before metal ones in the index, because consumers that know no variant take the first
- * entry of their architecture. Those that know it find it in the index entry and in the manifest.
+ * entry of their architecture. Those that know it find it in the index entry, as a word and as a canonical name, and in
+ * the manifest. It is not in `platform.variant`: there it would hide the image from container tools, to which a variant is
+ * one of the processor.
  *
  * @throws {ShimError} REQUEST_INVALID for two parts of one architecture and variant, or a file that cannot be read;
  *   CMDLINE_INVALID
@@ -144,7 +149,7 @@ async function buildManifest(
   return {
     ...manifest,
     platform: { architecture, os: "linux" },
-    annotations: { variant },
+    annotations: { architecture, cname: `${CNAME_PREFIX[variant]}-${architecture}`, variant },
   };
 }
 

@@ -172,7 +172,7 @@ describe("build", () => {
           digest: built.manifests[0]?.digest,
           size: expect.any(Number),
           platform: { architecture: "arm64", os: "linux" },
-          annotations: { variant: "metal" },
+          annotations: { architecture: "arm64", cname: "metal_pxe-arm64", variant: "metal" },
         }],
       });
       const path = join(options.root, "images/blobs", ...(built.manifests[0]?.digest ?? "").split(":"));
