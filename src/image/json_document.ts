@@ -3,6 +3,8 @@ import { ShimError } from "../errors.ts";
 
 /** No document that bootshim reads nests deeper than a dozen levels. */
 const MAX_DEPTH = 100;
+/** An index of 1,000 entries, each with a dozen annotations, has a tenth of that. Of objects and arrays, and commas. */
+const MAX_VALUES = 250_000;
 
 /** distribution-spec asks registries to take manifests of at least 4 MiB; nothing larger is read. */
 export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
@@ -12,8 +14,8 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
  *
  * @param what names the document in the error: "image manifest sha256:…"
  * @throws {ShimError} MANIFEST_INVALID when the bytes are no UTF-8, no JSON, no I-JSON (a name twice in an object, half
- *   a surrogate pair: readers differ over what such a document says), nested over 100 levels, or of another shape (the
- *   path is told)
+ *   a surrogate pair: readers differ over what such a document says), nested over 100 levels, of over 250,000 values, or
+ *   of another shape (the path is told)
  * @see https://www.rfc-editor.org/rfc/rfc7493#section-2
  */
 export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, what: string): T {
@@ -22,6 +24,8 @@ export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, wh
 
 /** The first half of {@link parseJsonDocument}: bytes to a JSON value of any shape. Throws as it does. */
 export function readJson(bytes: Uint8Array, what: string): unknown {
+  const excess = findExcess(bytes);
+  if (excess !== undefined) throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: ${excess}`);
   let text: string;
   let value: unknown;
   try {
@@ -46,6 +50,39 @@ export function requireShape<T>(value: unknown, schema: z.ZodType<T>, what: stri
   });
 }
 
+// UTF-8 has these bytes for nothing else.
+const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
+const [OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET] = [0x7b, 0x7d, 0x5b, 0x5d];
+
+/**
+ * What would take a parser far more memory than the bytes, by a look at them that takes none; undefined for nothing. They
+ * need not be JSON: where they are none, the parser stops.
+ */
+function findExcess(bytes: Uint8Array): string | undefined {
+  let depth = 0;
+  let values = 0;
+  let isInString = false;
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i];
+    if (isInString) {
+      if (byte === BACKSLASH) i += 1;
+      else if (byte === QUOTE) isInString = false;
+    } else if (byte === QUOTE) {
+      isInString = true;
+    } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
+      depth += 1;
+      values += 1;
+      if (depth > MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels`;
+    } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
+      depth -= 1;
+    } else if (byte === COMMA) {
+      values += 1;
+    }
+    if (values > MAX_VALUES) return `it holds over ${MAX_VALUES} values`;
+  }
+  return undefined;
+}
+
 /** What JSON.parse lets pass and I-JSON forbids; undefined for none. @param text valid JSON */
 function findAmbiguity(text: string): string | undefined {
   /** The names so far of each open object; null for an open array. */
@@ -65,7 +102,6 @@ function findAmbiguity(text: string): string | undefined {
       if (names?.has(word)) return `${JSON.stringify(word.slice(0, 100))} stands twice in one object`;
       names?.add(word);
     } else if (token === "{" || token === "[") {
-      if (open.length === MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels`;
       open.push(token === "{" ? new Set() : null);
     } else {
       open.pop();

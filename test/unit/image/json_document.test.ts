@@ -2,7 +2,9 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { parseJsonDocument } from "../../../src/image/json_document.ts";
+import { lineOf, startScript } from "../../support/child_script.ts";
 import { refusalOf } from "../../support/failures.ts";
+import { kinds } from "../../support/read_json_script.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const read = (text: string) => parseJsonDocument(bytes(text), z.unknown(), "document");
@@ -59,6 +61,21 @@ describe("parseJsonDocument", () => {
     refuse(bytes(`${'{"a":'.repeat(101)}1${"}".repeat(101)}`), "it is nested over 100 levels");
     const deepest = `${"[".repeat(100)}${"]".repeat(100)}`;
     expect(read(deepest)).toEqual(JSON.parse(deepest));
+  });
+
+  it("refuses over 250,000 values, and what has deep places beside shallow ones", () => {
+    const values = (count: number) => `[${"0,".repeat(count - 1)}0]`;
+    refuse(bytes(values(250_001)), "it holds over 250000 values");
+    expect(read(values(250_000))).toHaveLength(250_000);
+    refuse(bytes(`["\\"[",${"[".repeat(100)}${"]".repeat(100)}]`), "it is nested over 100 levels");
+    // What stands in strings does not count.
+    const text = JSON.stringify(["[{,".repeat(300_000), '\\"[', "\\"]);
+    expect(read(text)).toEqual(JSON.parse(text));
+  });
+
+  it.each(kinds)("grows by no more than 128 MiB over 4 MiB of %s", async (kind) => {
+    const line = await lineOf(startScript("read_json_script.ts", [kind]), /^grew \d+$/);
+    expect(Number(line.split(" ")[1])).toBeLessThan(128 * 1024 ** 2);
   });
 
   it.each([
