@@ -91,19 +91,6 @@ describe("prepare", () => {
       result: { machine: { id } },
     });
   });
-
-  it("AP09 goes on when the caller vanishes; the same request again finds its work done", async () => {
-    const id = `gone-${randomWord()}`;
-    const body = JSON.stringify({ reference, machine: { id, network: "none" } });
-    const socket = connect(service.socketPath);
-    socket.write(
-      `POST /v1/prepare HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
-    );
-    await wait(20);
-    socket.destroy();
-    const { status, json } = await service.ask("/v1/prepare", { body: JSON.parse(body) });
-    expect([status, json]).toMatchObject([200, { machine: { id } }]);
-  });
 });
 
 describe("machines", () => {
@@ -406,19 +393,5 @@ describe("loopback TCP", () => {
     const both = ["serve", "--listen", `127.0.0.1:${port}`, "--allow-uid", "1", "-o", "json"];
     const { exitCode, stderr } = await bootshim(both, { root });
     expect([exitCode, JSON.parse(stderr)]).toMatchObject([64, { error: { code: "REQUEST_INVALID" } }]);
-  });
-});
-
-describe("ending", () => {
-  it("AP12 SIGTERM during a pull ends it with 0; the next start goes on where it stopped", async () => {
-    const place = join(work, "ending");
-    const first = await startService({ root: place, environment: { BOOTSHIM_CONFIG: config } });
-    const pending = first.ask("/v1/prepare", { body: { reference } }).catch(() => undefined);
-    await wait(60);
-    expect(await first.stop()).toBe(0);
-    await pending;
-    const second = await startService({ root: place, environment: { BOOTSHIM_CONFIG: config } });
-    expect((await second.ask("/v1/prepare", { body: { reference } })).status).toBe(200);
-    expect(await second.stop()).toBe(0);
   });
 });
