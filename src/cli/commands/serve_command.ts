@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { z } from "zod";
 import { checkCallerReference, settingsForCallers } from "../../api/caller_reference.ts";
 import type { Reloaded, ServeSettings } from "../../api/serve.ts";
-import type { Environment } from "../../config/settings.ts";
+import type { Environment, Settings } from "../../config/settings.ts";
 import { ShimError, toShimError } from "../../errors.ts";
 import { groupIdOf } from "../../host/accounts.ts";
 import { effectiveUserId } from "../../host/file_system.ts";
@@ -98,10 +98,18 @@ export function registerServe(program: Command, composition: Composition): void 
 async function reload({ settings: before, readSettings, openContext }: Invocation): Promise<Reloaded> {
   const read = await readSettings();
   const { rootDirectory, libvirtUri } = before;
+  if (limitsOf(read) !== limitsOf(before)) {
+    logger.warn("the configuration's [api] has changed: that takes effect when the service is started again");
+  }
   return {
     context: await openContext(settingsForCallers({ ...read, rootDirectory, libvirtUri })),
     checkReference: (reference) => checkCallerReference(reference, read.api.namedRegistries),
   };
+}
+
+/** What cannot change while it serves, to be compared. */
+function limitsOf({ api: { namedRegistries: _, ...limits } }: Settings): string {
+  return JSON.stringify(limits);
 }
 
 function allowedUsers(given: readonly string[]): ReadonlySet<number> | null {

@@ -35,6 +35,36 @@ describe("Turns", () => {
     expect(order.join("")).toBe("abcabaa");
   });
 
+  it("leaves places to other rows, however many want to work in one", async () => {
+    const turns = new Turns(4, { perRow: 2 });
+    const hung = Promise.withResolvers<void>();
+    let hanging = 0;
+    const stuck = Array.from({ length: 10 }, () =>
+      turns.take(async () => {
+        hanging++;
+        await hung.promise;
+      }, { row: "hung" }));
+    for (let index = 0; index < 5; index++) {
+      await turns.take(() => Promise.resolve(), { row: "a" });
+      await turns.take(() => Promise.resolve(), { row: `b${index}` });
+    }
+    expect(hanging).toBe(2);
+    hung.resolve();
+    await Promise.all(stuck);
+    expect(hanging).toBe(10);
+  });
+
+  it("gives a turn that was acquired back once it is handed on", async () => {
+    const turns = new Turns(1);
+    const giveBack = await turns.acquire();
+    let hasBegun = false;
+    const next = turns.take(() => Promise.resolve(hasBegun = true));
+    await Promise.resolve();
+    expect(hasBegun).toBe(false);
+    giveBack();
+    expect(await next).toBe(true);
+  });
+
   it("a caller that is cancelled while it waits leaves the row, and costs nobody a turn", async () => {
     const turns = new Turns(1);
     const first = Promise.withResolvers<void>();
