@@ -29,7 +29,7 @@ export function checkDomainDefinition(definition: DomainDefinition): DomainDefin
   requireUuid(definition.uuid);
   requireMachineSize(definition);
   requirePath("console log", definition.consoleLogPath);
-  if (definition.ignitionPath !== null) requirePath("Ignition", definition.ignitionPath);
+  if (definition.ignitionPath !== null) requireIgnition(definition.ignitionPath);
   requireRuntimeDirectory(definition);
   requireBoot(definition.boot, definition);
   requireDisks(definition.disks);
@@ -139,6 +139,17 @@ function requirePath(what: string, path: string): void {
   if (path.length > 1 && path.startsWith("/") && !UNUSABLE_CHARACTER.test(path)) return;
   throw invalid(
     `Cannot use ${what} path ${quote(path)}: must be absolute and without control characters or broken text`,
+  );
+}
+
+/** libvirt hands this one path to QEMU in XML's spelling, and with its commas as they are: another file, or an option. */
+function requireIgnition(path: string): void {
+  requirePath("Ignition", path);
+  if (!/[,<>&"']/.test(path)) return;
+  throw new ShimError(
+    "REQUEST_INVALID",
+    `Cannot use Ignition path ${quote(path)}: libvirt cannot hand on a path with any of , < > & " '`,
+    { details: { remedy: "choose another --root: the machine's folder in it holds the Ignition file" } },
   );
 }
 

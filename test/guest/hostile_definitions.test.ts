@@ -12,6 +12,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { promisify } from "node:util";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
 import { prepareDocument } from "../../src/agent/prepare_document.ts";
 import { LibvirtConnection } from "../../src/libvirt/connection.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
@@ -45,9 +46,9 @@ const virsh = (...argv: string[]) => execute("virsh", ["-q", "-c", daemons.uri, 
 const isDefined = async (id: string) =>
   (await virsh("list", "--all", "--name")).stdout.split("\n").includes(id);
 
-async function consoleUntilEnd(id: string): Promise<string> {
+async function consoleUntilEnd(id: string, place = { root }): Promise<string> {
   for (let tries = 0; tries < 200; tries++) {
-    const { stdout } = await bootshim(["console", id], { root });
+    const { stdout } = await bootshim(["console", id], place);
     if (stdout.includes("BOOTSHIM-GUEST end=ok")) return stdout;
     await wait(500);
   }
@@ -156,6 +157,125 @@ describe("HI02 HI04 any string on a command line", () => {
       expect([exitCode, JSON.parse(stderr).error.code]).toEqual([65, "CMDLINE_INVALID"]);
     },
   );
+});
+
+describe("HI03 a root whose name means something to shells, XML, QEMU's options and formats", () => {
+  const name = `ro ot,=;'"<&>ä]]>%s$x`;
+  const blockNodes = z.array(z.looseObject({
+    drv: z.string(),
+    file: z.string(),
+    ro: z.boolean(),
+    backing_file: z.string().optional(),
+  }));
+  type Prepared = Awaited<ReturnType<typeof prepare>>;
+
+  /** Every file that QEMU reads blocks of, as QEMU tells it and as was asked. */
+  function seen(nodes: unknown) {
+    return blockNodes.parse(nodes).filter(({ drv }) => drv !== "file")
+      .map(({ drv, file, ro, backing_file }) => ({ drv, file, ro, backing: backing_file ?? null }))
+      .filter(({ file }) => file.startsWith(work)).sort(byFile);
+  }
+  function asked({ disks, nvram }: Prepared, iso: string | undefined) {
+    return [
+      ...disks.map(({ path, format, readOnly, backing }) => ({
+        drv: format,
+        file: path,
+        ro: readOnly,
+        backing: backing?.path ?? null,
+      })),
+      ...disks.flatMap(({ backing }) =>
+        backing ? [{ drv: backing.format, file: backing.path, ro: true, backing: null }] : []
+      ),
+      ...(nvram === null ? [] : [{ drv: "raw", file: nvram, ro: false, backing: null }]),
+      ...(iso === undefined ? [] : [{ drv: "raw", file: iso, ro: true, backing: null }]),
+    ].sort(byFile);
+  }
+  const byFile = (one: { file: string }, other: { file: string }) => one.file < other.file ? -1 : 1;
+
+  it.each([
+    [
+      "a kernel with disks",
+      async (word: string) =>
+        `kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart("initramfs", { word })},` +
+        `rootfs=${await makeGuestPart("rootfs-ext4")},squashfs=${await makeGuestPart("rootfs-squashfs")},` +
+        `cmdline=${await textFile("console=ttyS0 quiet")}`,
+    ],
+    ["a UEFI disk", async (word: string) => `rootfs=${await makeGuestPart("disk-uefi", { word })}`],
+    ["an ISO", async (word: string) => `iso=${await makeGuestPart("iso", { word })}`],
+  ])(
+    "gives %s the very files that were asked for, pasted into a shell and under libvirt",
+    async (_what, parts) => {
+      const word = randomWord();
+      const hostile = { root: join(work, name) };
+      const reference = `127.0.0.1:1/hostile/${randomWord()}:1`;
+      await bootshimJson(
+        ["build", "--tag", reference, "--config", `arch=amd64,${await parts(word)}`],
+        hostile,
+      );
+      const id = `hostile-${randomWord()}`;
+      const prepared = prepareDocument.parse(
+        await bootshimJson([
+          ...["prepare", reference, "--machine", id, "--memory", "512MiB", "--network", "none"],
+          ...["--data-disk", "1MiB,data"],
+        ], hostile),
+      );
+      const { machine } = prepared;
+      if (!machine) throw new Error("prepare gave no machine");
+      const expected = asked(machine, prepared.layers.find(({ role }) => role === "iso")?.path);
+      expect(expected.every(({ file }) => file.startsWith(hostile.root))).toBe(true);
+
+      const command = (await bootshim(["qemu", id], hostile)).stdout.trimEnd();
+      const qemu = spawn("sh", ["-c", `exec ${command} -S`], { stdio: "ignore" });
+      const ended = once(qemu, "exit");
+      try {
+        const socketPath = join(machine.directory, "qmp.sock");
+        for (let tries = 0; tries < 400 && !await stat(socketPath).then(() => true, () => false); tries++) {
+          await wait(50);
+        }
+        expect(seen(await askQmp(socketPath, "query-named-block-nodes"))).toEqual(expected);
+      } finally {
+        qemu.kill("SIGKILL");
+        await ended;
+      }
+
+      try {
+        await bootshimJson(["start", id], hostile);
+        const { stdout } = await virsh("qemu-monitor-command", id, '{"execute":"query-named-block-nodes"}');
+        expect(seen(z.looseObject({ return: z.unknown() }).parse(JSON.parse(stdout)).return)).toEqual(
+          expected,
+        );
+        expect(parseGuestReport(await consoleUntilEnd(id, hostile))).toMatchObject({
+          word,
+          disks: machine.disks.map(({ serial, readOnly }) => ({ serial, readOnly })),
+        });
+      } finally {
+        await bootshim(["destroy", id], hostile);
+        await bootshim(["release", id], hostile);
+      }
+    },
+  );
+
+  it("cannot hold an Ignition file, which libvirt could not hand on: refused, and nothing is left", async () => {
+    const hostile = { root: join(work, name) };
+    const reference = `127.0.0.1:1/hostile/${randomWord()}:1`;
+    const kernel = `arch=amd64,kernel=${await makeGuestPart("kernel")}`;
+    await bootshimJson(["build", "--tag", reference, "--config", kernel], hostile);
+    const ignition = await textFile("{}");
+    const id = `hostile-${randomWord()}`;
+    const { exitCode, stderr } = await bootshim(
+      ["prepare", reference, "--machine", id, "--ignition", ignition, "-o", "json"],
+      hostile,
+    );
+    expect([exitCode, JSON.parse(stderr).error.code]).toEqual([64, "REQUEST_INVALID"]);
+    expect(JSON.parse(stderr).error.details.remedy).toContain("--root");
+    expect(await bootshimJson(["machines"], hostile)).toEqual([]);
+  });
+
+  async function textFile(text: string): Promise<string> {
+    const path = join(work, `text-${randomWord()}`);
+    await writeFile(path, text);
+    return path;
+  }
 });
 
 describe("HI10 a definition that libvirt's schema does not know", () => {

@@ -153,6 +153,14 @@ describe("checkDomainDefinition", () => {
     expect(codeOf({ disks: [{ ...disk, serial }] })).toBe("REQUEST_INVALID");
   });
 
+  it.each([..."," + "<>&\"'"])(
+    "refuses %j in the Ignition path alone, which libvirt would spell otherwise",
+    (mark) => {
+      expect(codeOf({ ignitionPath: `/a${mark}b/ignition.json` })).toBe("REQUEST_INVALID");
+      expect(codeOf({ consoleLogPath: `/a${mark}b/console.log` })).toBe("accepted");
+    },
+  );
+
   it.each(["", "-x", ".", "a/b", "a b", "a,b", "x".repeat(64)])("refuses network name %j", (name) => {
     expect(codeOf({ network: { kind: "network", name, macAddress: "52:54:00:01:02:03", tapName: "t" } }))
       .toBe(
