@@ -1,5 +1,5 @@
 /** Every shape of image, prepared by the real command from an image layout and from a real registry. */
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -8,11 +8,21 @@ import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
 import { makeGuestPart } from "../support/guest_image.ts";
 import { type Shape, shapes } from "../support/image_shapes.ts";
 import { randomWord } from "../support/random_word.ts";
+import { runTool } from "../support/real_files.ts";
 import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
-import { type BuiltShape, pushShape, type ShapeParts, WISHES, writeShape } from "../support/shape_builder.ts";
+import {
+  type BuiltShape,
+  pushShape,
+  ShapeBuilder,
+  type ShapeParts,
+  WISHES,
+  writeShape,
+} from "../support/shape_builder.ts";
 
 let work: string;
 let root: string;
+/** A root into which nothing is fetched. */
+let stranger: string;
 let registry: RegistryServer;
 let parts: ShapeParts;
 const word = randomWord();
@@ -20,6 +30,7 @@ const word = randomWord();
 beforeAll(async () => {
   work = await mkdtemp(join(tmpdir(), "bootshim-shapes-"));
   root = join(work, "root");
+  stranger = join(work, "stranger");
   registry = await startRegistryServer();
   const part = async (kind: Parameters<typeof makeGuestPart>[0]) =>
     new Uint8Array(await readFile(await makeGuestPart(kind, kind === "kernel" ? {} : { word })));
@@ -140,15 +151,32 @@ describe("prepare", () => {
 });
 
 describe("inspect, in a registry", () => {
-  it.each(shapes.filter(({ isPushable }) => isPushable))("$name", async ({ name, build }) => {
-    const built = build(parts);
-    const { expected, choices } = built;
+  /** Into a repository of its own. */
+  async function push({ name }: Pick<Shape, "name">, built: BuiltShape): Promise<string> {
     const repository = `os/${(name.split(":")[0] ?? "").replace(" ", "-").toLowerCase()}`;
     expect(await pushShape(`http://${registry.host}/v2/${repository}`, built)).toBe(201);
+    return `${registry.host}/${repository}`;
+  }
+
+  /** What `prepare` says of how it boots, by a cache that has it; and `inspect`, by one that has nothing. */
+  async function requireAgreement(reference: string, ...wish: readonly string[]) {
+    const inspected = await bootshimJson(["inspect", reference, ...wish], { root: stranger });
+    const { boot: { modes, mode, firmware, cmdline, reason } } = await prepare(reference, ...wish);
+    expect(inspected).toMatchObject({
+      modes,
+      modesVerified: false,
+      boot: { mode, firmware, cmdline, reason },
+    });
+  }
+
+  it.each(shapes.filter(({ isPushable }) => isPushable))("$name", async (shape) => {
+    const built = shape.build(parts);
+    const { expected, choices } = built;
+    const name = await push(shape, built);
     const { digest } = built.root.descriptor;
     // The digest decides; the tag is only a label, and may be wrong.
     for (const label of [built.tag, `no-such-tag@${digest}`]) {
-      const inspected = await bootshimJson(["inspect", `${registry.host}/${repository}:${label}`], { root });
+      const inspected = await bootshimJson(["inspect", `${name}:${label}`], { root: stranger });
       expect(inspected).toMatchObject({
         digest,
         manifestDigest: choices[0],
@@ -157,6 +185,43 @@ describe("inspect, in a registry", () => {
         notes: expected.notes,
       });
     }
+    await requireAgreement(`${name}:${built.tag}`);
+    expect(await readdir(join(stranger, "images/blobs/sha256"))).toEqual([]);
+  });
+
+  it.each(["zlib", "zstd", "none"])(
+    "says how a qcow2 file that qemu-img made boots: %s",
+    async (compression) => {
+      const raw = join(work, "disk.raw");
+      const qcow2 = join(work, `disk-${compression}.qcow2`);
+      await writeFile(raw, parts.disk);
+      const packed = compression === "none" ? [] : ["-c", "-o", `compression_type=${compression}`];
+      await runTool("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", ...packed, raw, qcow2]);
+      const builder = new ShapeBuilder();
+      const layer = builder.layer(
+        "application/vnd.ironcore.image.rootfs",
+        new Uint8Array(await readFile(qcow2)),
+      );
+      const built = builder.finish(builder.manifest([layer]), [], { layers: [] });
+      const name = await push({ name: `qcow2-${compression}: made by qemu-img` }, built);
+      await requireAgreement(`${name}:1`);
+    },
+  );
+
+  it("tells an ISO image's boot by each firmware, and the words of a unified kernel image", async () => {
+    const disc = shapes.find(({ name }) => name.startsWith("disc"));
+    const metal = shapes.find(({ name }) => name.startsWith("shape 06"));
+    if (!disc || !metal) throw new Error("There is no such shape");
+    const iso = `${await push({ name: "firmware" }, disc.build(parts))}:1`;
+    for (const firmware of ["bios", "uefi"]) await requireAgreement(iso, "--firmware", firmware);
+    const built = metal.build(parts);
+    const reference = `${await push({ name: "words" }, built)}:${built.tag}`;
+    await requireAgreement(reference, "--boot", "uki");
+    const { stdout } = await bootshim(["inspect", reference], { root: stranger });
+    // The kernel's version, and what the unified kernel image says of itself.
+    expect(stdout).toMatch(/-- bzImage for amd64, \d+\.\d+/);
+    expect(stdout).toMatch(/-- squashfs file system\n/);
+    expect(stdout).toMatch(/-- unified kernel image for amd64/);
   });
 
   it.each(shapes.filter(({ isPushable }) => !isPushable))(
