@@ -37,6 +37,8 @@ export type ProgressListener = (progress: Progress) => void;
 export type OperationOptions = {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ProgressListener | undefined;
+  /** Told of the bytes of layers that the source gave, as they come: they came, whatever becomes of them. */
+  readonly onReceived?: ((receivedBytes: number) => void) | undefined;
 };
 
 export type TransferProgressOptions = {

@@ -98,7 +98,7 @@ async function pullLayers(
   };
   return await context.content.withMissing(missing, watch, async (locked) => {
     await requireRoom(context, await locked.missingBytes(), { signal: options.signal });
-    return await transferTogether(locked, source, { signal: options.signal, progress });
+    return await transferTogether(locked, source, { ...options, progress });
   });
 }
 
@@ -106,7 +106,7 @@ async function pullLayers(
 async function transferTogether(
   locked: LockedBlobs,
   source: ImageSource,
-  options: { readonly signal: AbortSignal | undefined; readonly progress: TransferProgress },
+  options: OperationOptions & { readonly progress: TransferProgress },
 ): Promise<number> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
@@ -122,10 +122,21 @@ async function transferTogether(
   };
   const transfers = locked.missing.map(async (descriptor) => {
     const onWait = (wait: SourceWait) => options.progress.wait(descriptor.digest, wait);
-    const open = (startByte: number) => source.openBlob(descriptor, { startByte, signal, onWait });
+    // What is hashed again before the source is opened did not come now.
+    let seenBytes = Infinity;
+    const open = (startByte: number) => {
+      seenBytes = startByte;
+      return source.openBlob(descriptor, { startByte, signal, onWait });
+    };
     const { receivedBytes } = await locked.ingest(descriptor, open, {
       signal,
-      onProgress: (doneBytes) => options.progress.advance(descriptor.digest, doneBytes),
+      onProgress: (doneBytes) => {
+        if (doneBytes > seenBytes) {
+          options.onReceived?.(doneBytes - seenBytes);
+          seenBytes = doneBytes;
+        }
+        options.progress.advance(descriptor.digest, doneBytes);
+      },
       beforeCommit: () => gate.arrive(),
     });
     return receivedBytes;

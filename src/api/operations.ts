@@ -176,6 +176,8 @@ export class Operations {
     );
     const onProgress = (progress: Progress) => {
       const isNext = progress.phase !== operation.progress.phase;
+      // The end of a phase is told, too.
+      if (isNext) told.flush();
       operation.progress = { ...progress, layers: [...progress.layers] };
       told.offer(operation.progress);
       if (isNext) told.flush();

@@ -1,5 +1,6 @@
 import type { Server } from "node:http";
 import type { AgentContext } from "../agent/agent_context.ts";
+import { cacheBytes } from "../agent/cache_bytes.ts";
 import { collectCache } from "../agent/collect_cache.ts";
 import { examineHost } from "../agent/doctor.ts";
 import { Turns } from "../agent/turns.ts";
@@ -58,6 +59,8 @@ const LASTING_SHARE = 3 / 4;
 const MAX_ERRANDS = 16;
 const MAX_ERRANDS_PER_MACHINE = 4;
 const HOST_KEPT_MS = 5_000;
+/** Every file of the cache is looked at for its size. */
+const CACHE_BYTES_KEPT_MS = 60_000;
 const DELAY_SAMPLE_MS = 100;
 
 /**
@@ -191,6 +194,10 @@ function describeService(service: Service, session: LibvirtSession): void {
     metrics.setTotal("bootshim_foreign_calls_total", "Calls into C on the main thread", made);
     metrics.setTotal("bootshim_slow_foreign_calls_total", "Those that took more than 5 ms", slow);
     metrics.set("bootshim_resident_bytes", "Memory of the process", process.memoryUsage.rss());
+  });
+  const measureCache = keptLook(() => cacheBytes(service.context), CACHE_BYTES_KEPT_MS);
+  metrics.onLook(async () => {
+    metrics.set("bootshim_cache_bytes", "What the cached images take on disk", await measureCache());
   });
   metrics.onLook(async () => {
     metrics.set(

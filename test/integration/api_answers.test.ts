@@ -156,6 +156,37 @@ describe("counting", () => {
     ) expect(text.split("\n")).toContain(line);
   });
 
+  it("has the bytes that came, also those of a pull that was broken off", async () => {
+    const { otherProxy } = kit;
+    const own = await kit.start("bytes");
+    try {
+      const received = async () =>
+        Number(/^bootshim_transferred_bytes_total (\d+)$/m.exec((await own.ask("/metrics")).text)?.[1] ?? 0);
+      otherProxy.pace(2_000_000);
+      const { headers } = await own.ask("/v1/prepare", {
+        body: { reference: `${otherProxy.host}/os/demo:1` },
+        headers: { prefer: "respond-async" },
+      });
+      await until(async () => await received() > 500_000);
+      await own.ask(String(headers["location"]), { method: "DELETE" });
+      await own.ask(`${headers["location"]}/events`);
+      const broken = await received();
+      expect(broken).toBeLessThanOrEqual(otherProxy.sentBytes);
+      otherProxy.pace(undefined);
+      const { json } = await own.ask("/v1/prepare", { body: { reference: `${otherProxy.host}/os/demo:1` } });
+      const { transferredBytes } = json as { transferredBytes: number };
+      expect(await received()).toBe(broken + transferredBytes);
+    } finally {
+      otherProxy.pace(undefined);
+      expect(await own.stop()).toBe(0);
+    }
+    // It is measured once a minute.
+    const next = await kit.start("bytes");
+    const bytes = /^bootshim_cache_bytes (\d+)$/m.exec((await next.ask("/metrics")).text)?.[1];
+    expect(await next.stop()).toBe(0);
+    expect(Number(bytes)).toBeGreaterThan(1_000_000);
+  });
+
   it("has the users that may not call", async () => {
     const only = await kit.start("only", "", [
       "--allow-uid",

@@ -79,21 +79,22 @@ export async function answerPrepare(
     run: async (options) => {
       const told = tellImage(events, subject);
       let isMade = false;
+      let receivedBytes = 0;
       try {
         const document = await prepare(context, wish, {
           ...options,
           onMade: () => isMade = true,
+          onReceived: (bytes) => {
+            receivedBytes += bytes;
+            countBytes(metrics, bytes);
+          },
           onProgress: (progress) => {
             told.enter(progress.phase);
             options.onProgress?.(progress);
           },
         });
-        metrics.add(
-          "bootshim_transferred_bytes_total",
-          "Bytes fetched for images",
-          {},
-          document.transferredBytes,
-        );
+        // The documents among it; of what fails, only the layers are worth counting.
+        countBytes(metrics, document.transferredBytes - receivedBytes);
         countImage(metrics, document.cached ? "hit" : "miss");
         told.succeed(document, isMade);
         return document;
@@ -128,6 +129,10 @@ async function mayBeCached(
     (found) => found !== undefined,
     () => true,
   );
+}
+
+function countBytes(metrics: Metrics, bytes: number): void {
+  metrics.add("bootshim_transferred_bytes_total", "Bytes fetched for images", {}, Math.max(0, bytes));
 }
 
 function countImage(metrics: Metrics, outcome: "hit" | "miss"): void {
