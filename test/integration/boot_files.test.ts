@@ -78,6 +78,7 @@ describe("recogniseUki on real files", () => {
       cmdline: "console=ttyS0 quiet panic=-1",
       osrel: 'ID=bootshim-guest\nNAME="bootshim guest"\nVERSION_ID=1',
       uname: null,
+      isTextUnseen: false,
     });
   });
 

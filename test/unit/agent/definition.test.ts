@@ -5,7 +5,7 @@ import { XMLParser } from "fast-xml-parser";
 import { describe, expect, it } from "vitest";
 import { definitionOfImage, definitionOfMachine } from "../../../src/agent/definition.ts";
 import { openAgent } from "../../support/agent_kit.ts";
-import { ESP_GUID, gptDisk } from "../../support/disk_bytes.ts";
+import { bytesWith, ESP_GUID, gptDisk } from "../../support/disk_bytes.ts";
 import { codeOf, failureOf } from "../../support/failures.ts";
 import { osImage, publishLayout, randomInitramfs, randomKernel } from "../../support/os_image.ts";
 import { randomWord } from "../../support/random_word.ts";
@@ -46,7 +46,7 @@ describe("definitionOfImage", () => {
     const context = await openAgent(join(temporary(), "root"), { notes });
     const commandLine = `console=ttyS0 word=${randomWord()}`;
     const image = osImage(
-      { kernel: randomKernel(), initramfs: randomInitramfs(), squashfs: randomKernel() },
+      { kernel: randomKernel(), initramfs: randomInitramfs(), squashfs: bytesWith(4096, { 0: "hsqs" }) },
       {
         commandLine,
       },
