@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { type Context, Hono } from "hono";
 import { z } from "zod";
+import { Turns } from "../agent/turns.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import { describeIssues, readJson } from "../image/json_document.ts";
 import { LastingRequests } from "./lasting_requests.ts";
@@ -14,6 +15,8 @@ import { traceRequest } from "./tracing.ts";
 
 /** Of a route that does not say otherwise. */
 export const MAX_BODY_BYTES = 1024 * 1024;
+/** Longer bodies that are read at once: parsing one takes several times as much memory. */
+const MAX_LARGE_BODIES = 2;
 const MAX_URL_LENGTH = 4096;
 
 /** Told once for each request, when it is answered. */
@@ -53,6 +56,7 @@ export function makeApp(service: Service, { maxLasting, onAccess }: AppOptions):
   const app = new Hono<Variables>();
   const document = openApiDocument(ALL_ROUTES, service.version);
   const lasting = new LastingRequests(maxLasting);
+  const largeBodies = new Turns(MAX_LARGE_BODIES);
   app.use(async (c, next) => {
     const startedMs = performance.now();
     const requestId = randomUUID();
@@ -88,7 +92,7 @@ export function makeApp(service: Service, { maxLasting, onAccess }: AppOptions):
         };
         return await traceRequest(
           { name: `${method} ${each.path}`, headers: c.req.raw.headers, attributes },
-          () => answer(c.req.raw, c.req.param(), { route: each, service, lasting }),
+          () => answer(c.req.raw, c.req.param(), { route: each, service, lasting, largeBodies }),
         );
       },
     );
@@ -142,12 +146,17 @@ const METHODS = [{ method: "get", path: "/openapi.json" }, ...ALL_ROUTES].map(({
   pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
 }));
 
-type Answering = { readonly route: Route; readonly service: Service; readonly lasting: LastingRequests };
+type Answering = {
+  readonly route: Route;
+  readonly service: Service;
+  readonly lasting: LastingRequests;
+  readonly largeBodies: Turns;
+};
 
 async function answer(
   request: Request,
   params: Readonly<Record<string, string>>,
-  { route, service, lasting }: Answering,
+  { route, service, lasting, largeBodies }: Answering,
 ): Promise<Response> {
   const { url, headers, signal } = request;
   if (url.length > MAX_URL_LENGTH) {
@@ -157,7 +166,7 @@ async function answer(
   const input = {
     params: parse(route.params ?? z.strictObject({}), params, "path"),
     query: parse(route.query ?? z.looseObject({}), query, "query"),
-    body: route.body ? parse(route.body, await readBody(request, route), "body") : {},
+    body: route.body ? parse(route.body, await readBody(request, route, largeBodies), "body") : {},
     headers,
     signal,
   };
@@ -205,7 +214,16 @@ function parse<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
   });
 }
 
-async function readBody(
+/** A body that is large waits for its turn unread. */
+async function readBody(request: Request, route: Route, largeBodies: Turns): Promise<unknown> {
+  const { maxBodyBytes = MAX_BODY_BYTES } = route;
+  const given = request.headers.get("content-length");
+  const sizeBytes = given === null ? maxBodyBytes : Number(given);
+  if (sizeBytes <= MAX_BODY_BYTES) return await readWholeBody(request, route);
+  return await largeBodies.take(() => readWholeBody(request, route), { signal: request.signal, row: "" });
+}
+
+async function readWholeBody(
   request: Request,
   { isBodyOptional = false, maxBodyBytes = MAX_BODY_BYTES }: Route,
 ): Promise<unknown> {

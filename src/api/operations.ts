@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { PrepareDocument } from "../agent/prepare_document.ts";
 import type { OperationOptions, Progress } from "../agent/progress.ts";
 import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
+import { ByteBudget } from "./byte_budget.ts";
 import type { EventLog } from "./event_log.ts";
 import type { OperationDocument, OperationProgress } from "./operation.ts";
 import {
@@ -26,6 +27,8 @@ export type OperationWork = {
   readonly subject: OperationDocument["subject"];
   /** Operations of one row wait for each other; no row waits for another's. */
   readonly rows: Rows;
+  /** What its wish takes in memory until it has ended: files, mostly. */
+  readonly heldBytes: number;
   /** Where it most likely begins. */
   readonly where: Where;
   readonly run: (options: RunOptions) => Promise<PrepareDocument>;
@@ -47,6 +50,8 @@ export type OperationsOptions = OperationTurnsOptions & {
 
 /** Finished ones that can still be asked for, the oldest forgotten first. */
 const KEPT_OPERATIONS = 1000;
+/** Of wishes that wait or are at work: each may bring files of megabytes. */
+const MAX_HELD_BYTES = 128 * 1024 * 1024;
 /** How often an operation's readers are told of its bytes. */
 const PROGRESS_EVERY_MS = 200;
 
@@ -105,6 +110,7 @@ export class Operations {
   readonly #unfinished = new Set<Operation>();
   /** By key, those that can be joined. */
   readonly #joinable = new Map<string, Operation>();
+  readonly #wishes = new ByteBudget(MAX_HELD_BYTES, "wishes");
   #isClosed = false;
 
   constructor(options: OperationsOptions) {
@@ -128,7 +134,15 @@ export class Operations {
     const joined = this.#joinable.get(work.key);
     if (joined && !joined.stop.signal.aborted) return { id: joined.id, result: joined.finished.promise };
     if (this.#isClosed) throw new ShimError("BUSY", "Cannot begin: the service is ending", ENDING);
-    const operation = new Operation(work, this.#turns.admit(work.where, work.rows));
+    const turn = this.#turns.admit(work.where, work.rows);
+    const operation = new Operation(work, turn);
+    try {
+      const release = this.#wishes.take(work.heldBytes);
+      operation.finished.promise.then(release, release);
+    } catch (error) {
+      turn.end();
+      throw error;
+    }
     this.#operations.set(operation.id, operation);
     this.#unfinished.add(operation);
     this.#joinable.set(work.key, operation);

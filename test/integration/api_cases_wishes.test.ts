@@ -1,10 +1,12 @@
 /** Wishes for machines that the service has to take as the command line does: UUIDs of every kind, files of every size. */
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { prepareDocument } from "../../src/agent/prepare_document.ts";
 import { bootshimJson } from "../support/bootshim_command.ts";
 import { makeGuestPart } from "../support/guest_image.ts";
@@ -118,6 +120,48 @@ describe("provisioning files", () => {
   ])("AP06 are refused with %s", async (_what, machine, status, code) => {
     expect(await put(`bad-${randomWord()}`, machine)).toMatchObject({ status, json: { code } });
   });
+
+  it("AP11 that many callers wait with take no more memory than there is", async () => {
+    // A registry that says nothing.
+    const silent = createServer().listen(0, "127.0.0.1");
+    await once(silent, "listening");
+    const address = silent.address();
+    const host = `127.0.0.1:${typeof address === "object" ? address?.port : undefined}`;
+    const config = join(work, "silent.toml");
+    await writeFile(config, `[registry]\ninsecure = ["${host}"]\n`);
+    const other = await startService({
+      root: join(work, "silent"),
+      environment: { BOOTSHIM_CONFIG: config },
+    });
+    const userDataBase64 = randomBytes(8 * MIB).toString("base64");
+    const begin = (id: string) =>
+      other.ask(`/v1/machines/${id}`, {
+        method: "PUT",
+        body: { reference: `${host}/os/x:1`, machine: { userDataBase64 } },
+        headers: { prefer: "respond-async" },
+      });
+    try {
+      const answers = await Promise.all(Array.from({ length: 24 }, (_, index) => begin(`crowd-${index}`)));
+      const taken = answers.filter(({ status }) => status === 202);
+      const refused = answers.filter(({ status }) => status === 503);
+      expect([taken.length, refused.length]).toEqual([16, 8]);
+      for (const { json, headers } of refused) {
+        expect(json).toMatchObject({ code: "BUSY", retryable: true });
+        expect(Number(headers["retry-after"])).toBeGreaterThan(0);
+      }
+      // What has ended is held no longer.
+      const path = String(taken[0]?.headers["location"]);
+      await other.ask(path, { method: "DELETE" });
+      await vi.waitFor(
+        async () => expect((await other.ask(path)).json).toMatchObject({ state: "cancelled" }),
+        10_000,
+      );
+      expect((await begin("crowd-again")).status).toBe(202);
+    } finally {
+      expect(await other.stop()).toBe(0);
+      silent.close();
+    }
+  }, 60_000);
 
   it("AP05 make no body longer than three of them, and none of another route's longer than 1 MiB", async () => {
     expect(await put("long", { userData: "a".repeat(35 * MIB) })).toMatchObject({

@@ -70,6 +70,7 @@ export async function answerPrepare(
   const where = await mayBeCached(context, wish) ? "host" : "source";
   const { id, result } = operations.start({
     key: keyOf(wish),
+    heldBytes: heldBytesOf(wish),
     subject,
     rows: {
       source: wish.reference.transport === "docker" ? wish.reference.host : reference,
@@ -157,6 +158,11 @@ function tellImage(events: EventLog, subject: OperationWork["subject"]) {
       events.publish(isOfImage ? "image.failed" : "machine.failed", { ...subject, code });
     },
   };
+}
+
+/** Texts are small beside files. */
+function heldBytesOf({ machine }: PrepareWish): number {
+  return Object.values(machine?.provisioning ?? {}).reduce((sum, file) => sum + (file?.length ?? 0), 0);
 }
 
 /** Equal for equal wishes. Bytes stand as their hash: keys are kept longer than wishes, which may be of megabytes. */
