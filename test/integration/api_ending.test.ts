@@ -1,4 +1,6 @@
-/** A service that is asked to end does so in time and with 0, whatever hangs and however often it is asked. */
+/** A service that is asked to end does so in time and with 0, whatever hangs and however often; and what SIGHUP cannot do. */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type ApiKit, startApiKit, until } from "../support/api_kit.ts";
@@ -48,3 +50,19 @@ it("AP12 SIGTERM again a second later, while libvirt and a registry hang, is 0 s
     await daemon.stop();
   }
 }, 60_000);
+
+it("SIGHUP says that limits of the service are not read again", async () => {
+  const service = await kit.start("hangup", "max_running = 3");
+  try {
+    const config = join(kit.folder, "hangup.toml");
+    await writeFile(config, "[api]\nmax_running = 3\n");
+    process.kill(service.pid, "SIGHUP");
+    await until(() => service.said().includes("has read its configuration again"));
+    expect(service.said()).not.toContain("[api]");
+    await writeFile(config, "[api]\nmax_running = 4\n");
+    process.kill(service.pid, "SIGHUP");
+    await until(() => service.said().includes("[api] has changed"));
+  } finally {
+    expect(await service.stop()).toBe(0);
+  }
+});
