@@ -1,15 +1,9 @@
 import { z } from "zod";
 import { ShimError } from "../../errors.ts";
-import { versionDocument } from "../documents.ts";
+import { findingDocument, versionDocument } from "../documents.ts";
 import { type Route, route } from "../route.ts";
 import { lastEventId } from "../sse.ts";
 
-const finding = z.strictObject({
-  check: z.string(),
-  verdict: z.enum(["ok", "warn", "fail"]),
-  found: z.string(),
-  remedy: z.string().optional(),
-});
 const health = z.strictObject({ status: z.literal("ok") });
 
 /** About the service itself. */
@@ -41,7 +35,7 @@ export const SERVICE_ROUTES: readonly Route[] = [
     path: "/v1/host",
     isLasting: true,
     summary: "What a guest on this host needs, checked within the last seconds: each with a remedy",
-    success: [{ status: 200, description: "the findings", schema: z.array(finding) }],
+    success: [{ status: 200, description: "the findings", schema: z.array(findingDocument) }],
     errors: [],
     handle: async (_input, { examineHost }) => ({ status: 200, json: await examineHost() }),
   }),
