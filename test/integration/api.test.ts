@@ -307,8 +307,8 @@ describe("callers that misbehave", () => {
     ["a number that is none", `{"reference":NaN}`, 400],
     ["a wrong type", `{"reference":1}`, 400],
     ["half a surrogate pair", `{"reference":"\\ud800"}`, 400],
-    ["over 1 MiB", `{"reference":"${"a".repeat(1024 * 1024)}"}`, 413],
-  ])("AP05 AP06 with %s are told so, by a problem document", async (_what, body, status) => {
+    ["a reference of over 64 KiB", `{"reference":"${"a".repeat(1024 * 1024)}"}`, 400],
+  ])("AP06 with %s are told so, by a problem document", async (_what, body, status) => {
     const answer = await service.ask("/v1/prepare", { body });
     expect(answer).toMatchObject({
       status,
