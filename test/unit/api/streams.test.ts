@@ -141,6 +141,7 @@ describe("Operations", () => {
     subject: { reference: "a.example/b:1" },
     rows: { source: "a.example", host: key },
     where: "host",
+    heldBytes: 0,
     run,
   });
   const make = () => new Operations({ maxRunning: 8, maxPending: 4, events: new EventLog() });
