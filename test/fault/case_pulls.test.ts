@@ -1,6 +1,11 @@
 /** Cases of the registry protocol, as whole pulls: the code, and the cache before and after, byte by byte. */
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { listTags } from "../../src/agent/list_registry.ts";
+import { parseReference } from "../../src/image/reference.ts";
+import { openAgent } from "../support/agent_kit.ts";
+import { bootshim } from "../support/bootshim_command.ts";
 import {
   CAME_BYTES,
   type CaseRig,
@@ -12,7 +17,10 @@ import {
   ROOTFS_BYTES,
   usePullCases,
 } from "../support/case_kit.ts";
-import { type Answer, head, respond, type SeenRequest } from "../support/fault_server.ts";
+import { type Answer, head, respond, type SeenRequest, startFaultServer } from "../support/fault_server.ts";
+import { treeOf } from "../support/pull_kit.ts";
+import { failureOf, refusalOf } from "../support/failures.ts";
+import { MEMORY_DIRECTORY, useTemporaryDirectory } from "../support/temporary_directory.ts";
 
 const run = usePullCases();
 
@@ -355,4 +363,46 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
 
 it.each(CASES)("%s", async (_name, row) => {
   await run(row);
+});
+
+describe("what asks a registry for no image", () => {
+  const temporary = useTemporaryDirectory(MEMORY_DIRECTORY);
+
+  it("RP44 a list of tags that goes on elsewhere: REDIRECT_REFUSED, nothing is asked there, S0", async () => {
+    await using elsewhere = await startFaultServer(() => respond(200, { body: '{"tags":[]}' }));
+    const link = `<http://${elsewhere.host}/v2/os/demo/tags/list?last=a>; rel="next"`;
+    await using server = await startFaultServer(() =>
+      respond(200, { headers: { Link: link }, body: '{"tags":["a"]}' })
+    );
+    const context = await openAgent(join(temporary(), "root"));
+    const before = await treeOf(context.rootDirectory);
+    const listing = listTags(context, { host: server.host, repository: "os/demo" });
+    expect((await failureOf(listing)).code).toBe("REDIRECT_REFUSED");
+    expect(elsewhere.connections).toBe(0);
+    expect(await treeOf(context.rootDirectory)).toEqual(before);
+    await context.registries.close();
+  });
+
+  it("RP46 references that are none: REFERENCE_INVALID before anything is asked, S0", async () => {
+    await using server = await startFaultServer(() => respond(404));
+    const root = join(temporary(), "root");
+    await openAgent(root);
+    const before = await treeOf(root);
+    const { host } = server;
+    const names = [
+      ...[`${host}/OS/demo:1`, `${host}/os/../demo:1`, `${host}/os//demo:1`, `${host}/${"a".repeat(256)}:1`],
+      ...[`${host}/os/demo:${"a".repeat(129)}`, `${host}/os/demo@sha256:${"A".repeat(64)}`],
+      ...[`${host}/os/d\u00e9mo:1`, `${host}/os/demo:1\r\nX: y`, `user@${host}/os/demo:1`],
+    ];
+    for (const name of names) {
+      expect([name, refusalOf(() => parseReference(name)).code]).toEqual([name, "REFERENCE_INVALID"]);
+    }
+    // By the real command, which would ask next.
+    for (const name of [names[1] ?? "", names[5] ?? "", names[7] ?? ""]) {
+      const { stderr } = await bootshim(["pull", name, "-o", "json"], { root });
+      expect(JSON.parse(stderr)).toMatchObject({ error: { code: "REFERENCE_INVALID" } });
+    }
+    expect(server.connections).toBe(0);
+    expect(await treeOf(root)).toEqual(before);
+  });
 });
