@@ -12,11 +12,16 @@ export class FaultyFileSystem implements FileSystem {
   /** "verb path", in order. */
   readonly operations: string[] = [];
   readonly #real: FileSystem;
-  readonly #fault: Fault | undefined;
+  #fault: Fault | undefined;
 
   constructor(real: FileSystem, fault?: Fault) {
     this.#real = real;
     this.#fault = fault;
+  }
+
+  /** From now on, counted from here. */
+  arm({ at, errno }: Fault): void {
+    this.#fault = { at: this.operations.length + at, errno };
   }
 
   async open(path: string, flags: number, mode?: number): Promise<OpenFile> {
