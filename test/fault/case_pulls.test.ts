@@ -361,7 +361,7 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
   }],
 ];
 
-it.each(CASES)("%s", async (_name, row) => {
+it.concurrent.each(CASES)("%s", async (_name, row) => {
   await run(row);
 });
 

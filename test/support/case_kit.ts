@@ -131,7 +131,7 @@ export function usePullCases(): (row: PullCase) => Promise<void> {
     { isTls = false, loginAt, onLogin }: Pick<PullCase, "isTls" | "loginAt" | "onLogin">,
   ): ReturnType<typeof pullImage> {
     const host = `registry.example.com:${server.port}`;
-    const file = join(directory, "auth.json");
+    const file = `${root}.auth.json`;
     const writeLogin = async (password: string) => {
       const auth = Buffer.from(`${LOGIN.username}:${password}`).toString("base64");
       const auths = loginAt === undefined ? {} : { [loginAt(server.port)]: { auth } };
