@@ -67,6 +67,8 @@ export type Head = {
   readonly body?: Uint8Array | string;
 };
 
+/** Handed to the kernel at once. */
+const PIECE_BYTES = 64 * 1024;
 const CRLF = "\r\n";
 const encoder = new TextEncoder();
 
@@ -216,15 +218,26 @@ async function write(
   totals: { sentBytes: number },
 ): Promise<boolean> {
   const bytes = typeof content === "string" ? encoder.encode(content) : content;
-  const hasRoom = socket.write(bytes);
-  totals.sentBytes += bytes.length;
-  if (!hasRoom) {
-    await Promise.race([
-      new Promise<void>((resolve) => socket.once("drain", () => resolve())),
-      closed(socket),
-    ]);
+  // Piece by piece: what was never taken from us does not count as sent.
+  for (let at = 0; at < bytes.length && !socket.destroyed; at += PIECE_BYTES) {
+    const piece = bytes.subarray(at, at + PIECE_BYTES);
+    const hasRoom = socket.write(piece);
+    totals.sentBytes += piece.length;
+    if (!hasRoom) await drained(socket);
   }
   return !socket.destroyed;
+}
+
+/** Resolves when there is room again, or nobody any more. */
+function drained(socket: Socket): Promise<void> {
+  if (socket.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const go = () => {
+      socket.off("drain", go).off("close", go);
+      resolve();
+    };
+    socket.on("drain", go).on("close", go);
+  });
 }
 
 function closed(socket: Socket): Promise<void> {
