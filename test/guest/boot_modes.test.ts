@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
-import { makeGuestPart, parseGuestReport } from "../support/guest_image.ts";
+import { HAS_ARM64_GUESTS, makeGuestPart, parseGuestReport } from "../support/guest_image.ts";
 import { randomWord } from "../support/random_word.ts";
 
 const execute = promisify(execFile);
@@ -86,6 +86,24 @@ describe("run boots", () => {
       disks: [],
     });
   });
+
+  it.skipIf(!HAS_ARM64_GUESTS).each(["disk-uefi", "uki", "iso"] as const)(
+    "an arm64 %s under UEFI, emulated",
+    async (kind) => {
+      const arm64Word = randomWord();
+      const role = kind === "disk-uefi" ? "rootfs" : kind;
+      const part = await makeGuestPart(kind, { architecture: "arm64", word: arm64Word });
+      const reference = await image(`arm64-${kind}`, { arch: "arm64", [role]: part });
+      expect(await boot(reference, "--arch", "arm64")).toMatchObject({
+        word: arm64Word,
+        architecture: "arm64",
+        firmware: "uefi",
+        cmdline: "console=ttyAMA0 quiet panic=-1",
+        isoWord: kind === "iso" ? arm64Word : null,
+        disks: kind === "disk-uefi" ? [{ serial: "machineboot", readOnly: false }] : [],
+      });
+    },
+  );
 
   it.each([
     ["gzip", ["-n", "--keep", "--stdout"]],

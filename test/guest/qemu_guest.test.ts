@@ -385,7 +385,7 @@ describe("guest-image", () => {
       exitCode(["kernel", output, "--size"]),
       exitCode(["rootfs-ext4", output, "--size-mib", "-1"]),
       exitCode(["uki", output, "--cmdline", "a\nb"]),
-      exitCode(["uki", output, "--arch", "arm64"]),
+      exitCode(["disk-bios", output, "--arch", "arm64"]),
       exitCode(["kernel", output, "--arch", "../x"]),
     ]).toEqual([0, 64, 64, 64, 64, 64, 64, 64, 64, 64]);
   });

@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +9,11 @@ import { afterAll } from "vitest";
 import { z } from "zod";
 
 const SCRIPT = fileURLToPath(new URL("../../scripts/guest-image", import.meta.url));
+
+/** False where the distribution's mirrors have no arm64, and scripts/setup went on without. */
+export const HAS_ARM64_GUESTS = existsSync(
+  new URL("../../.cache/guest-kernel-arm64/linuxaa64.efi.stub", import.meta.url),
+);
 
 /** What scripts/guest-image can make; it says what each is. */
 export type GuestPartKind =
@@ -21,7 +27,7 @@ export type GuestPartKind =
   | "iso";
 
 export type GuestPartOptions = {
-  /** amd64 when left out; arm64 is for kernel, initramfs and rootfs only. */
+  /** amd64 when left out, and for disk-bios. */
   readonly architecture?: "amd64" | "arm64";
   readonly word?: string;
   readonly sizeMib?: number;
