@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { withIoErrors } from "../host/io_error.ts";
 import type { BootCopies } from "../hypervisor/domain_xml/fragment.ts";
 import { copyFileSparsely, reflinkFile } from "../machine/disk_file.ts";
 import { parseMachineId } from "../machine/machine_id.ts";
@@ -23,10 +24,15 @@ export async function makeBootCopies(context: AgentContext, machine: MachineDocu
     ...copyOf(machine, { option: "-kernel", name: NAMES.kernel }),
     ...copyOf(machine, { option: "-initrd", name: NAMES.initramfs }),
   ];
-  if (wanted.length === 0) return;
   const { fileSystem } = context.machines;
+  // A machine that has them need not be held: whoever holds it may do so for long.
+  const missing = await withIoErrors({ action: "read a machine", path: machine.directory }, async () => {
+    const names = await fileSystem.readdir(machine.directory);
+    return wanted.filter(({ name }) => !names.includes(name));
+  });
+  if (missing.length === 0) return;
   await context.machines.hold(parseMachineId(machine.id), async (held) => {
-    for (const { name, from } of wanted) {
+    for (const { name, from } of missing) {
       await held.add(name, async (path) => {
         if (await reflinkFile(from, path, { fileSystem })) return;
         await copyFileSparsely(from, path, { fileSystem });

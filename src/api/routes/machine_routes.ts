@@ -38,6 +38,8 @@ const READ_ERRORS = [
   "BUSY",
   "IO_ERROR",
 ] as const;
+/** A fragment's files may have to be made first. */
+const FRAGMENT_ERRORS = [...READ_ERRORS, "LOCK_TIMEOUT", "NO_SPACE"] as const;
 const VERB_ERRORS: readonly ErrorCode[] = [
   ...READ_ERRORS,
   ...[
@@ -127,7 +129,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
       "All of the machine's definitions at once, as JSON: domain XML, its fragments, and the QEMU command",
     params,
     success: [{ status: 200, description: "the definitions", schema: definitionDocument }],
-    errors: READ_ERRORS,
+    errors: FRAGMENT_ERRORS,
     handle: async ({ params }, { context }) => ({
       status: 200,
       json: await definitionOfMachine(context, params.id),
@@ -140,9 +142,11 @@ export const MACHINE_ROUTES: readonly Route[] = [
     params,
     query: z.strictObject({ fragment: z.enum(FRAGMENTS).optional() }),
     success: [{ status: 200, description: "XML", mediaType: "application/xml" }],
-    errors: READ_ERRORS,
+    errors: FRAGMENT_ERRORS,
     handle: async ({ params: { id }, query: { fragment } }, { context }) => {
-      const { domainXml, fragments } = await definitionOfMachine(context, id);
+      const { domainXml, fragments } = await definitionOfMachine(context, id, {
+        isMerged: fragment !== undefined,
+      });
       return { status: 200, text: fragment ? fragments[fragment] : domainXml, mediaType: "application/xml" };
     },
   }),
@@ -154,7 +158,7 @@ export const MACHINE_ROUTES: readonly Route[] = [
     success: [{ status: 200, description: "argv", schema: z.array(z.string()) }],
     errors: READ_ERRORS,
     handle: async ({ params }, { context }) => {
-      const { qemuCommand } = await definitionOfMachine(context, params.id);
+      const { qemuCommand } = await definitionOfMachine(context, params.id, { isMerged: false });
       return { status: 200, json: qemuCommand };
     },
   }),

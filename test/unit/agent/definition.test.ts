@@ -1,12 +1,15 @@
 import { randomUUID } from "node:crypto";
-import { readdir, rm } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { XMLParser } from "fast-xml-parser";
 import { describe, expect, it } from "vitest";
 import { definitionOfImage, definitionOfMachine } from "../../../src/agent/definition.ts";
+import type { AgentContext } from "../../../src/agent/agent_context.ts";
+import { parseMachineId } from "../../../src/machine/machine_id.ts";
 import { openAgent } from "../../support/agent_kit.ts";
 import { bytesWith, ESP_GUID, gptDisk } from "../../support/disk_bytes.ts";
 import { codeOf, failureOf } from "../../support/failures.ts";
+import { randomRecord } from "../../support/machine_kit.ts";
 import { osImage, publishLayout, randomInitramfs, randomKernel } from "../../support/os_image.ts";
 import { randomWord } from "../../support/random_word.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
@@ -122,5 +125,62 @@ describe("definitionOfMachine", () => {
     const context = await openAgent(join(temporary(), "root"));
     expect(await codeOf(definitionOfMachine(context, randomWord()))).toBe("MACHINE_NOT_FOUND");
     expect(await codeOf(definitionOfMachine(context, "../escape"))).toBe("REQUEST_INVALID");
+  });
+});
+
+describe("definitionOfMachine of root's", () => {
+  /** A machine as it lies on disk, with fragments as an earlier or this version stored them. */
+  async function machineOf(context: AgentContext, fragments: { os: string; disks: string }) {
+    const id = parseMachineId(`vm-${randomWord()}`);
+    const place = context.machines.directoryOf(id);
+    const [kernel, initramfs] = [join(temporary(), "kernel"), join(temporary(), "initramfs")];
+    await writeFile(kernel, "the kernel");
+    await writeFile(initramfs, "the initramfs");
+    const document = {
+      id,
+      uuid: randomUUID(),
+      directory: place,
+      disks: [],
+      nvram: null,
+      domainXml: join(place, "domain.xml"),
+      qemuCommand: ["qemu", "-kernel", kernel, "-initrd", initramfs, "-append", "-kernel /etc/shadow"],
+    };
+    const record = { ...randomRecord(id), uuid: document.uuid, writableFiles: [], document };
+    await context.machines.create(id, async (directory) => {
+      await writeFile(join(directory, "domain.xml"), "<domain/>");
+      for (const [name, text] of Object.entries(fragments)) {
+        await writeFile(join(directory, `${name}.xml`), text);
+      }
+      return record;
+    });
+    return { id, place };
+  }
+  const NOW = { os: "<os/>", disks: "<devices/>" };
+
+  it("has copies of what boots once a fragment is to be merged, and not before", async () => {
+    const context = { ...await openAgent(join(temporary(), "root")), isRoot: true };
+    const { id, place } = await machineOf(context, NOW);
+    await definitionOfMachine(context, id, { isMerged: false });
+    expect(await readdir(place)).not.toContain("kernel");
+    // The second finds them, and does not wait for whoever holds the machine
+    await definitionOfMachine(context, id);
+    await context.machines.hold(id, () => definitionOfMachine(context, id));
+    expect(await readFile(join(place, "kernel"), "utf8")).toBe("the kernel");
+    expect(await readFile(join(place, "initramfs"), "utf8")).toBe("the initramfs");
+  });
+
+  it.each([
+    ["a disk without label", { ...NOW, disks: '<devices><disk><source file="/a"/></disk></devices>' }],
+    [
+      "the cached kernel",
+      (root: string) => ({ ...NOW, os: `<os><kernel>${root}/images/blobs/a</kernel></os>` }),
+    ],
+  ])("says what fragments of an earlier version give away: %s", async (_what, stored) => {
+    const notes: string[] = [];
+    const root = join(temporary(), "root");
+    const context = { ...await openAgent(root, { notes }), isRoot: true };
+    const { id } = await machineOf(context, typeof stored === "function" ? stored(root) : stored);
+    await definitionOfMachine(context, id);
+    expect(notes).toEqual([expect.stringContaining('<seclabel type="none" model="dac"/>')]);
   });
 });
