@@ -19,6 +19,18 @@ const MIB = 1024 * 1024;
 const [pullsText = "300", seedText = String(randomInt(2 ** 31))] = process.argv.slice(2);
 const random = randomFrom(Number(seedText));
 
+/** At the pace of a network: what is in the kernel's buffers when a client gives up would count as sent for nothing. */
+function paced(answer: Answer): Answer {
+  return answer.flatMap((step) => {
+    if (!("send" in step) || typeof step.send === "string" || step.send.length <= PACE_BYTES) return [step];
+    const { send } = step;
+    return Array.from({ length: Math.ceil(send.length / PACE_BYTES) }, (_none, i) => [
+      { send: send.subarray(i * PACE_BYTES, (i + 1) * PACE_BYTES) },
+      { waitMs: PACE_MS },
+    ]).flat();
+  });
+}
+
 /** The same faults for the same seed. Mulberry32. */
 function randomFrom(seed: number): () => number {
   let state = seed;
@@ -37,6 +49,8 @@ type Fault = {
   readonly apply: (answer: Answer, request: SeenRequest) => Answer;
 };
 
+const PACE_BYTES = 256 * 1024;
+const PACE_MS = 3;
 /** What each fault may cost. */
 const FAULT_BYTES = MIB;
 /** Every sixth image has a layer that costs more than faults may. */
@@ -134,11 +148,11 @@ async function pullUntilThere(directory: string, { left, isLarge }: { left: numb
   let faults = 0;
   const script = (request: SeenRequest): Answer => {
     const answer = serveImage(request, image);
-    if (++answers % 5 !== 0) return answer;
+    if (++answers % 5 !== 0) return paced(answer);
     const fault = faultFor(answer, request);
-    if (fault === undefined) return answer;
+    if (fault === undefined) return paced(answer);
     faults += 1;
-    return fault.apply(answer, request);
+    return paced(fault.apply(answer, request));
   };
   const limits = {
     // Large ones in one piece, or in pieces over several connections.

@@ -73,7 +73,7 @@ export async function openPart(
     if (status !== 200 && !(status === 206 && isRange)) throw await responseError(response, action);
     requireIdentityCoding(response, action);
     const got = status === 200
-      ? requireWhole(response, { sizeBytes, action })
+      ? requireWhole(response, { startByte, sizeBytes, action })
       : requireRange(response, { range, sizeBytes, action });
     entity.require(response, action);
     isTaken = true;
@@ -89,13 +89,19 @@ export async function openPart(
 
 function requireWhole(
   response: RegistryResponse,
-  { sizeBytes, action }: { readonly sizeBytes: number; readonly action: string },
+  { startByte, sizeBytes, action }: {
+    readonly startByte: number;
+    readonly sizeBytes: number;
+    readonly action: string;
+  },
 ): ByteRange {
   const announced = contentLength(response, action);
   if (announced !== undefined && announced !== sizeBytes) {
     throw new ShimError(
       "CONTENT_SIZE_MISMATCH",
       `Cannot ${action}: the registry announces ${announced} bytes, descriptor says ${sizeBytes} bytes`,
+      // An answer that is not the blob says nothing against what came of it before.
+      startByte > 0 ? { details: { receivedBytes: startByte, expectedBytes: sizeBytes } } : {},
     );
   }
   return { startByte: 0, endByte: sizeBytes };
