@@ -178,9 +178,11 @@ describe("a pull, and the next one", () => {
       const image = newImage();
       const root = join(directory(), "root");
       let count = 0;
-      const script = (request: SeenRequest) => {
+      const script = (request: SeenRequest): Answer => {
         const answer = serveImage(request, image);
-        return isFor(request, image) && count++ === 0 ? cutAfter(answer, cutAt, "reset") : answer;
+        if (!isFor(request, image) || count++ > 0) return answer;
+        // A reset takes with it what the client has not read yet.
+        return [...cutAfter(answer, cutAt, "reset").slice(0, -1), { waitMs: 500 }, { reset: true }];
       };
       await withPulls({ root, script }, async ({ pull, server }) => {
         expect(await isRight(await pull(), image)).toBe(true);
@@ -239,7 +241,7 @@ describe("a pull, and the next one", () => {
           );
         // The first answer was of something else.
         return count++ === 0
-          ? tag(cutAfter(serveRange(request, stale), 100_000, "reset"), '"one"')
+          ? tag(cutAfter(serveRange(request, stale), 100_000, "close"), '"one"')
           : tag(serveRange(request, right), '"two"');
       };
       await withPulls({ root, script }, async ({ pull, server }) => {

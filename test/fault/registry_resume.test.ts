@@ -254,7 +254,7 @@ describe("RegistryClient.openBlob over broken connections", () => {
       if (expired.has(request.path)) return respond(403, { body: "<Code>AccessDenied</Code>" });
       expired.add(request.path);
       const answer = serveRange(request, bytes);
-      return count === 1 ? cutAfter(answer, 1000, "reset") : answer;
+      return count === 1 ? cutAfter(answer, 1000, "close") : answer;
     }, async ({ client, server }) => {
       expect(await collect(client.openBlob(descriptor))).toEqual(bytes);
       expect(seen).toEqual(["registry", "/storage?signature=0", "registry", "/storage?signature=2"]);
