@@ -10,15 +10,14 @@ import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { prepareDocument } from "../../src/agent/prepare_document.ts";
 import { BootshimClient } from "../../src/api/client.ts";
+import { publishDemo, type PublishedDemo } from "../support/api_kit.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
-import { makeGuestPart } from "../support/guest_image.ts";
 import { randomWord } from "../support/random_word.ts";
-import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
-import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type RegistryProxy } from "../support/registry_proxy.ts";
 import { ask, type ServiceProcess, startService } from "../support/service.ts";
 
 let work: string;
-let registry: RegistryServer;
+let demo: PublishedDemo;
 let proxy: RegistryProxy;
 let service: ServiceProcess;
 let reference: string;
@@ -26,17 +25,9 @@ let root: string;
 let config: string;
 
 beforeAll(async () => {
-  work = await mkdtemp(join(tmpdir(), "bootshim-api-"));
+  demo = await publishDemo();
+  ({ work, proxy, reference } = demo);
   root = join(work, "root");
-  registry = await startRegistryServer();
-  proxy = await startRegistryProxy(registry.host);
-  reference = `${proxy.host}/os/demo:1`;
-  const maker = { root: join(work, "maker") };
-  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
-    "initramfs",
-  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
-  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
-  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
   config = join(work, "config.toml");
   await writeFile(config, `[registry]\ninsecure = ["${proxy.host}"]\n`);
   service = await startService({ root, environment: { BOOTSHIM_CONFIG: config } });
@@ -44,9 +35,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await service.stop();
-  await proxy.stop();
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
+  await demo.stop();
 });
 
 describe("prepare", () => {

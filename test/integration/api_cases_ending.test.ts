@@ -1,47 +1,35 @@
 /** Callers that vanish and services that end in the middle of a pull: an image large enough that there is a middle. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { prepareDocument } from "../../src/agent/prepare_document.ts";
+import { publishDemo, type PublishedDemo } from "../support/api_kit.ts";
 import { bootshimJson } from "../support/bootshim_command.ts";
-import { makeGuestPart } from "../support/guest_image.ts";
 import { randomWord } from "../support/random_word.ts";
 import { callRaw } from "../support/raw_http.ts";
-import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
-import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type RegistryProxy } from "../support/registry_proxy.ts";
 import { type ServiceProcess, startService } from "../support/service.ts";
 
 let work: string;
-let registry: RegistryServer;
+let demo: PublishedDemo;
 let proxy: RegistryProxy;
 let reference: string;
 let imageBytes: number;
 
 beforeAll(async () => {
-  work = await mkdtemp(join(tmpdir(), "bootshim-ending-"));
-  registry = await startRegistryServer();
-  proxy = await startRegistryProxy(registry.host);
-  reference = `${proxy.host}/os/demo:1`;
-  const maker = { root: join(work, "maker") };
-  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
-    "initramfs",
-  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
-  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
-  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+  demo = await publishDemo();
+  ({ work, proxy, reference } = demo);
   const { layers } = prepareDocument.parse(
-    await bootshimJson(["prepare", `${registry.host}/os/demo:1`], maker),
+    await bootshimJson(["prepare", `${demo.registry.host}/os/demo:1`], demo.maker),
   );
   imageBytes = layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
 });
 afterEach(() => proxy.pace(undefined));
 afterAll(async () => {
-  await proxy?.stop();
-  await registry?.stop();
-  await rm(work, { recursive: true, force: true });
+  await demo?.stop();
 });
 
 async function start(name: string): Promise<ServiceProcess> {

@@ -5,32 +5,23 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { BootshimClient, type OperationProgress } from "../../src/api/client.ts";
+import { publishDemo, type PublishedDemo } from "../support/api_kit.ts";
 import { bootshim, bootshimJson } from "../support/bootshim_command.ts";
 import { failureOf } from "../support/failures.ts";
-import { makeGuestPart } from "../support/guest_image.ts";
 import { randomWord } from "../support/random_word.ts";
-import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
-import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type RegistryProxy } from "../support/registry_proxy.ts";
 import { type ServiceProcess, startService } from "../support/service.ts";
 
 let work: string;
-let registry: RegistryServer;
+let demo: PublishedDemo;
 let proxy: RegistryProxy;
 let service: ServiceProcess;
 let client: BootshimClient;
 let reference: string;
 
 beforeAll(async () => {
-  work = await mkdtemp(join(tmpdir(), "bootshim-client-"));
-  registry = await startRegistryServer();
-  proxy = await startRegistryProxy(registry.host);
-  reference = `${proxy.host}/os/demo:1`;
-  const maker = { root: join(work, "maker") };
-  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
-    "initramfs",
-  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
-  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
-  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+  demo = await publishDemo();
+  ({ work, proxy, reference } = demo);
   const config = join(work, "config.toml");
   await writeFile(config, `[registry]\ninsecure = ["${proxy.host}"]\n`);
   service = await startService({
@@ -43,9 +34,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await service.stop();
-  await proxy.stop();
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
+  await demo.stop();
 });
 
 describe("BootshimClient", () => {

@@ -6,39 +6,27 @@ import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { serve } from "../../src/api/serve.ts";
 import { openAgent } from "../support/agent_kit.ts";
-import { bootshimJson } from "../support/bootshim_command.ts";
-import { makeGuestPart } from "../support/guest_image.ts";
+import { publishDemo, type PublishedDemo } from "../support/api_kit.ts";
 import { startPrivateLibvirtd } from "../support/private_libvirtd.ts";
 import { randomWord } from "../support/random_word.ts";
 import { callRaw } from "../support/raw_http.ts";
-import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
-import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { type RegistryProxy } from "../support/registry_proxy.ts";
 import { ask, type AskOptions, type ServiceProcess, startService } from "../support/service.ts";
 
 const PROBLEM = /^HTTP\/1\.1 (\d+) [^\r]*\r\nContent-Type: application\/problem\+json\r\n/i;
 
 let work: string;
-let registry: RegistryServer;
+let demo: PublishedDemo;
 let proxy: RegistryProxy;
 let reference: string;
 
 beforeAll(async () => {
-  work = await mkdtemp(join(tmpdir(), "bootshim-api-limits-"));
-  registry = await startRegistryServer();
-  proxy = await startRegistryProxy(registry.host);
-  reference = `${proxy.host}/os/demo:1`;
-  const maker = { root: join(work, "maker") };
-  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
-    "initramfs",
-  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
-  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
-  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+  demo = await publishDemo();
+  ({ work, proxy, reference } = demo);
 });
 
 afterAll(async () => {
-  await proxy.stop();
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
+  await demo.stop();
 });
 
 async function start(name: string, api = "", argv: readonly string[] = []): Promise<ServiceProcess> {

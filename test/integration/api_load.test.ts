@@ -2,41 +2,27 @@
  * What the service does under load: one image for 200 machines at once, warm prepares, and 50 operations cut off by
  * SIGKILL. Figures are printed, not asserted; what must hold on any machine is.
  */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { prepareDocument } from "../../src/agent/prepare_document.ts";
-import { bootshimJson } from "../support/bootshim_command.ts";
-import { makeGuestPart } from "../support/guest_image.ts";
-import { randomWord } from "../support/random_word.ts";
-import { type RegistryProxy, startRegistryProxy } from "../support/registry_proxy.ts";
-import { type RegistryServer, startRegistryServer } from "../support/registry_server.ts";
+import { publishDemo, type PublishedDemo } from "../support/api_kit.ts";
+import { type RegistryProxy } from "../support/registry_proxy.ts";
 import { type ServiceProcess, startService } from "../support/service.ts";
 
 let work: string;
-let registry: RegistryServer;
+let demo: PublishedDemo;
 let proxy: RegistryProxy;
 let reference: string;
 
 beforeAll(async () => {
-  work = await mkdtemp(join(tmpdir(), "bootshim-load-"));
-  registry = await startRegistryServer();
-  proxy = await startRegistryProxy(registry.host);
-  reference = `${proxy.host}/os/demo:1`;
-  const maker = { root: join(work, "maker") };
-  const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
-    "initramfs",
-  )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
-  await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
-  await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
+  demo = await publishDemo();
+  ({ work, proxy, reference } = demo);
 });
 
 afterAll(async () => {
-  await proxy.stop();
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
+  await demo.stop();
 });
 
 async function start(name: string): Promise<ServiceProcess> {

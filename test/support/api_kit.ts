@@ -6,7 +6,7 @@ import { bootshimJson } from "./bootshim_command.ts";
 import { makeGuestPart } from "./guest_image.ts";
 import { randomWord } from "./random_word.ts";
 import { type RegistryProxy, startRegistryProxy } from "./registry_proxy.ts";
-import { startRegistryServer } from "./registry_server.ts";
+import { type RegistryServer, startRegistryServer } from "./registry_server.ts";
 import { type ServiceProcess, startService } from "./service.ts";
 
 /** A registry with one image, and proxies before it, each of which is a registry of its own to the service. */
@@ -21,33 +21,60 @@ export type ApiKit = {
   stop(): Promise<void>;
 };
 
-export async function startApiKit(): Promise<ApiKit> {
-  const folder = await mkdtemp(join(tmpdir(), "bootshim-api-kit-"));
+/** A registry with one image, `os/demo:1`, and a proxy before it that can be slow, or lie. */
+export type PublishedDemo = {
+  /** A folder for whatever the test makes; removed in the end. */
+  readonly work: string;
+  readonly registry: RegistryServer;
+  readonly proxy: RegistryProxy;
+  /** The image, by way of the proxy. */
+  readonly reference: string;
+  /** A root in which the image is complete. */
+  readonly maker: { readonly root: string };
+  stop(): Promise<void>;
+};
+
+export async function publishDemo(): Promise<PublishedDemo> {
+  const work = await mkdtemp(join(tmpdir(), "bootshim-demo-"));
   const registry = await startRegistryServer();
   const proxy = await startRegistryProxy(registry.host);
-  const otherProxy = await startRegistryProxy(registry.host);
-  const maker = { root: join(folder, "maker") };
+  const maker = { root: join(work, "maker") };
   const parts = `arch=amd64,kernel=${await makeGuestPart("kernel")},initramfs=${await makeGuestPart(
     "initramfs",
   )},rootfs=${await makeGuestPart("rootfs-ext4", { word: randomWord() })}`;
   await bootshimJson(["build", "--tag", `${registry.host}/os/demo:1`, "--config", parts], maker);
   await bootshimJson(["push", `${registry.host}/os/demo:1`], maker);
   return {
-    folder,
+    work,
+    registry,
     proxy,
-    otherProxy,
+    maker,
     reference: `${proxy.host}/os/demo:1`,
-    start: async (name, api = "", argv = []) => {
-      const config = join(folder, `${name}.toml`);
-      const hosts = [proxy, otherProxy].map(({ host }) => `"${host}"`).join(", ");
-      await writeFile(config, `[registry]\ninsecure = [${hosts}]\n[api]\n${api}\n`);
-      return await startService({ root: join(folder, name), environment: { BOOTSHIM_CONFIG: config }, argv });
-    },
     stop: async () => {
       await proxy.stop();
-      await otherProxy.stop();
       await registry.stop();
-      await rm(folder, { recursive: true, force: true });
+      await rm(work, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function startApiKit(): Promise<ApiKit> {
+  const { work, registry, proxy, reference, stop } = await publishDemo();
+  const otherProxy = await startRegistryProxy(registry.host);
+  return {
+    folder: work,
+    proxy,
+    otherProxy,
+    reference,
+    start: async (name, api = "", argv = []) => {
+      const config = join(work, `${name}.toml`);
+      const hosts = [proxy, otherProxy].map(({ host }) => `"${host}"`).join(", ");
+      await writeFile(config, `[registry]\ninsecure = [${hosts}]\n[api]\n${api}\n`);
+      return await startService({ root: join(work, name), environment: { BOOTSHIM_CONFIG: config }, argv });
+    },
+    stop: async () => {
+      await otherProxy.stop();
+      await stop();
     },
   };
 }
