@@ -201,7 +201,6 @@ describe("HI03 a root whose name means something to shells, XML, QEMU's options 
         `cmdline=${await textFile("console=ttyS0 quiet")}`,
     ],
     ["a UEFI disk", async (word: string) => `rootfs=${await makeGuestPart("disk-uefi", { word })}`],
-    ["an ISO", async (word: string) => `iso=${await makeGuestPart("iso", { word })}`],
   ])(
     "gives %s the very files that were asked for, pasted into a shell and under libvirt",
     async (_what, parts) => {

@@ -179,16 +179,17 @@ describe("whose domain it is", () => {
     SLOW_MS,
   );
 
-  it.each(["none", "user", "network", "bridge"])(
+  // Without a network there is no address; a bridge's is written like a network's.
+  it.each(["user", "network"])(
     "LV09 a machine with network %s is defined twice and started twice, and keeps its address",
     async (kind) => {
       const bridge = `shim${randomWord().slice(0, 8)}`;
       const run = promisify(execFile);
       const virsh = (...argv: string[]) => run("virsh", ["-q", "-c", libvirtd.uri, ...argv]);
-      const hasBridge = kind === "network" || kind === "bridge";
-      if (hasBridge) await run("ip", ["link", "add", bridge, "type", "bridge"]);
+      const isNetwork = kind === "network";
+      if (isNetwork) await run("ip", ["link", "add", bridge, "type", "bridge"]);
       try {
-        if (kind === "network") {
+        if (isNetwork) {
           const network = join(work, "network.xml");
           await writeFile(
             network,
@@ -196,15 +197,14 @@ describe("whose domain it is", () => {
           );
           await virsh("net-create", network);
         }
-        const wish = { none: "none", user: "user", network: bridge, bridge: `bridge:${bridge}` }[kind] ?? "";
-        const { machine } = await prepare("--network", wish);
+        const { machine } = await prepare("--network", isNetwork ? bridge : kind);
         const addresses = async () =>
           [...(await libvirt.keptDomainXml(machine.id)).matchAll(/<mac address='([^']*)'/g)].map(([, one]) =>
             one
           );
         await verb("define", machine.id);
         const before = await addresses();
-        expect(before).toHaveLength(kind === "none" ? 0 : 1);
+        expect(before).toHaveLength(1);
         // The address that plain QEMU gives it, too
         for (const address of before) expect(machine.qemuCommand.join(" ")).toContain(`"mac":"${address}"`);
         expect(await verb("define", machine.id)).toMatchObject({ state: "shut off" });
@@ -216,7 +216,7 @@ describe("whose domain it is", () => {
         }
         expect(await addresses()).toEqual(before);
       } finally {
-        if (hasBridge) await run("ip", ["link", "delete", bridge]);
+        if (isNetwork) await run("ip", ["link", "delete", bridge]);
       }
     },
     SLOW_MS,
