@@ -297,9 +297,14 @@ describe("leases", () => {
   it("is held by many at once, and none waits for a collection that does not run", async () => {
     const blobs = Array.from({ length: 30 }, () => randomBlob(10));
     await storeBlobs(cache, blobs);
+    const all = Promise.withResolvers<void>();
+    let leased = 0;
     await Promise.all(blobs.map((blob) =>
       cache.leases.withLease(async (lease) => {
         await lease.add([blob.descriptor]);
+        // What nobody has leased yet may be collected.
+        if (++leased === blobs.length) all.resolve();
+        await all.promise;
         await cache.collector.collect();
         await kept([blob]);
       })
