@@ -255,7 +255,9 @@ export class Operations {
   }
 
   #tell({ id, subject }: Operation, progress: OperationProgress): void {
-    this.#options.events.pass("operation.progress", id, { operation: id, ...subject, progress });
+    // Of a phase only the newest counts, but each has its end.
+    const name = `${id} ${progress.phase}`;
+    this.#options.events.pass("operation.progress", name, { operation: id, ...subject, progress });
   }
 
   #require(id: string): Operation {
