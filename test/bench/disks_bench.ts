@@ -43,8 +43,8 @@ async function measureOnXfs(directory: string, scale: Scale, notes: string[]): P
     notes.push("without reflink: only root may mount a file system that has it");
     return { measures: [], ratios: [] };
   }
-  // Disk, image, copies; small ones are no file system.
-  const sizeMib = Math.max(512, 4 * scale.diskDataBytes / MIB);
+  // Sparse itself. Room for a whole disk is asked for before its first byte; small ones are no file system.
+  const sizeMib = Math.max(512, (2 * scale.diskBytes + 4 * scale.diskDataBytes) / MIB);
   const { measures, ratios } = await withMounted(
     "xfs",
     { directory, sizeMib },
