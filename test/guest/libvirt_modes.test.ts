@@ -169,7 +169,7 @@ describe("libvirt boots", () => {
 });
 
 describe.skipIf(!HAS_ARM64_GUESTS)("libvirt boots arm64 by its firmware, emulated", () => {
-  it.each([["rootfs", "disk-uefi"], ["uki", "uki"]] as const)(
+  it.each([["rootfs", "disk-uefi"], ["uki", "uki"], ["iso", "iso"]] as const)(
     "from a %s",
     async (role, kind) => {
       const part = await makeGuestPart(kind, { architecture: "arm64", word });
