@@ -4,7 +4,7 @@ import { verifyBytes } from "../image/verification.ts";
 import { blobPath } from "./endpoint.ts";
 import { withNextPlace } from "./next_place.ts";
 import type { Repository } from "./repository.ts";
-import { Attempts, withAttempts } from "./resume.ts";
+import { Attempts, withAttempts, withFreshRedirect } from "./resume.ts";
 import { type ByteRange, openPart } from "./transfer/blob_part.ts";
 import { BlobResumption } from "./transfer/blob_resumption.ts";
 import { OrderedBlob } from "./transfer/ordered_blob.ts";
@@ -88,7 +88,11 @@ async function openChunks(
   const signal = outer ?? new AbortController().signal;
   const attempts = new Attempts(limits, { signal, onWait });
   const place = { path: blobPath(digest), signal };
-  const open = (range: ByteRange) => withNextPlace(repository, place, () => openPart(blob, range, signal));
+  const openAnywhere = (range: ByteRange) =>
+    withNextPlace(repository, place, () => openPart(blob, range, signal));
+  // Whoever has served a part of it need not refuse the rest for good; whoever has served nothing may mean it.
+  const open = (range: ByteRange) =>
+    range.startByte === 0 ? openAnywhere(range) : withFreshRedirect(() => openAnywhere(range));
   const isLarge = sizeBytes - startByte > limits.plainBlobBytes;
   // Of a large one, only as much as tells whether more connections are faster.
   const endByte = isLarge ? startByte + limits.segmentBytes : sizeBytes;

@@ -54,6 +54,15 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   transfersAtOnce: 8,
 };
 
+/** Of the names and values of an answer's header fields together, without Warning: what Node's own parser takes. */
+export const MAX_HEADER_BYTES = 16 * 1024;
+
+/**
+ * The same with Warning, of which any amount must change nothing: so much is received of a head, of which little is told
+ * and nothing kept.
+ */
+export const MAX_HEAD_BYTES = 2 * 1024 * 1024;
+
 /** Of a body that nobody asked for: an error's text, what comes with a redirect. */
 export const MAX_ERROR_BODY_BYTES = 64 * 1024;
 

@@ -20,7 +20,9 @@ export async function sendFollowing(
   let current = request;
   for (let hops = 0; hops <= MAX_REDIRECTS; hops += 1) {
     const response = await transport.send(current);
-    if (!REDIRECT_STATUSES.has(response.status)) return response;
+    if (!REDIRECT_STATUSES.has(response.status)) {
+      return hops === 0 ? response : { ...response, isRedirected: true };
+    }
     try {
       const url = redirectTarget(response, request.action);
       current = { ...request, url, headers: headersFor(url, current), ...sentBy(url, request) };

@@ -28,6 +28,9 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   REGISTRY_RATE_LIMITED: "wait before trying again",
 };
 
+/** What storage answers to a signed URL that it takes no more: S3 and its like, and Google's of a URL that expired. */
+const REFUSAL_STATUSES: readonly unknown[] = [400, 401, 403];
+
 /** What an answer means that no reader of it can use. */
 function codeOf({ status, isDenial }: RegistryResponse): ErrorCode {
   if (isDenial) return "REGISTRY_DENIED";
@@ -39,12 +42,12 @@ function codeOf({ status, isDenial }: RegistryResponse): ErrorCode {
  * are read. A server's words are shown, never believed.
  *
  * @param action completes "Cannot …"
- * @param who answered, for the message
+ * @param who answered, for the message; default: the registry, or where it redirected to
  */
 export async function responseError(
   response: RegistryResponse,
   action: string,
-  who = "registry",
+  who = response.isRedirected ? `"${response.url.host}", where the registry redirected to,` : "registry",
 ): Promise<ShimError> {
   const code = codeOf(response);
   const text = await readErrorText(response);
@@ -52,10 +55,14 @@ export async function responseError(
   const said = errors.length > 0
     ? errors.map((error) => error.message ? `${error.code}: ${error.message}` : error.code).join("; ")
     : printable(text.trim(), MAX_TEXT_LENGTH);
-  const remedy = REMEDIES[code];
+  const isRefused = response.isRedirected === true && REFUSAL_STATUSES.includes(response.status);
+  const remedy = isRefused
+    ? "try again later; when it stays so, ask the registry's owner why the storage refuses its redirects"
+    : REMEDIES[code];
   const pauseMs = retryAfterMs(response);
   const details: ErrorDetails = {
     status: response.status,
+    ...(response.isRedirected ? { redirectedTo: response.url.host } : {}),
     ...(errors.length > 0 ? { errors } : {}),
     ...(pauseMs === undefined ? {} : { retryAfterMs: pauseMs }),
     ...(remedy === undefined ? {} : { remedy }),
@@ -65,6 +72,11 @@ export async function responseError(
     `Cannot ${action}: ${who} answered ${response.status}${said ? ` (${said})` : ""}`,
     { details },
   );
+}
+
+/** Whether a failure is that of a redirect which its target refused: the registry's next one may be taken. */
+export function isRefusedRedirect({ details }: ShimError): boolean {
+  return details["redirectedTo"] !== undefined && REFUSAL_STATUSES.includes(details["status"]);
 }
 
 async function readErrorText(response: RegistryResponse): Promise<string> {

@@ -2,6 +2,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
 import type { FetchOptions } from "../image/image_source.ts";
 import type { RegistryLimits } from "./limits.ts";
+import { isRefusedRedirect } from "./response_error.ts";
 
 /** The failures that pass by themselves in moments. */
 const PASSING: ReadonlySet<ErrorCode> = new Set([
@@ -63,5 +64,18 @@ export async function withAttempts<T>(attempts: Attempts, operation: () => Promi
       if (!isPassing(failure)) throw failure;
       await attempts.next(failure, false);
     }
+  }
+}
+
+/**
+ * Runs `open`, which begins at the registry, and once more when where it was redirected to refuses: the signature of the
+ * one redirect may have been cached, or over, that of the next need not be. A second refusal is the answer.
+ */
+export async function withFreshRedirect<T>(open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!isRefusedRedirect(toShimError(error))) throw error;
+    return await open();
   }
 }

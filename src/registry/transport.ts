@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
 import { ShimError } from "../errors.ts";
 import type { AuthorizedFor } from "./auth/authorization.ts";
-import { MAX_ERROR_BODY_BYTES, type RegistryLimits } from "./limits.ts";
+import { MAX_ERROR_BODY_BYTES, MAX_HEADER_BYTES, type RegistryLimits } from "./limits.ts";
 import { Connections, type NetworkSettings } from "./network/connections.ts";
 import type { SentBy } from "./network/reach.ts";
 import { translateTransportError } from "./transport_error.ts";
@@ -30,6 +30,8 @@ export type RegistryResponse = {
   readonly status: number;
   /** Where it came from, after redirects. */
   readonly url: URL;
+  /** Whether {@link url} is not what was asked: a registry's storage, as a rule, by a redirect that may be signed for a while. */
+  readonly isRedirected?: boolean;
   /** @throws {ShimError} REGISTRY_PROTOCOL when the field came twice: which one counts would be a guess */
   header(name: string): string | undefined;
   /** A field that may come several times, each value as it came. */
@@ -75,7 +77,9 @@ export class Transport {
         ...(headersTimeoutMs === undefined ? {} : { headersTimeout: headersTimeoutMs }),
         ...(signal === undefined ? {} : { signal }),
       });
-      return toRegistryResponse(response, request);
+      const answer = toRegistryResponse(response, request);
+      requireSmallHead(response, answer, request);
+      return answer;
     } catch (error) {
       throw translateTransportError(error, request);
     }
@@ -113,6 +117,26 @@ function toRegistryResponse(response: Dispatcher.ResponseData, request: Registry
       response.body.dump({ limit: MAX_ERROR_BODY_BYTES, signal }).catch(() => {});
     },
   };
+}
+
+/** Warnings are left out: whatever a server warns of, and at whatever length, is no reason to refuse its answer. */
+function requireSmallHead(
+  { headers }: Dispatcher.ResponseData,
+  answer: RegistryResponse,
+  { action }: RegistryRequest,
+): void {
+  let sizeBytes = 0;
+  for (const name of Object.keys(headers)) {
+    if (name === "warning") continue;
+    for (const value of answer.values(name)) sizeBytes += name.length + value.length;
+  }
+  if (sizeBytes <= MAX_HEADER_BYTES) return;
+  answer.discard();
+  throw new ShimError(
+    "REGISTRY_PROTOCOL",
+    `Cannot ${action}: the answer's headers have ${sizeBytes} bytes without its warnings, limit is ${MAX_HEADER_BYTES} bytes`,
+    { details: { remedy: "ask the registry's owner what its server or a proxy before it adds to answers" } },
+  );
 }
 
 async function* readBody(body: Readable, request: RegistryRequest): AsyncGenerator<Uint8Array> {

@@ -17,7 +17,14 @@ import {
   ROOTFS_BYTES,
   usePullCases,
 } from "../support/case_kit.ts";
-import { type Answer, head, respond, type SeenRequest, startFaultServer } from "../support/fault_server.ts";
+import {
+  type Answer,
+  cutAfter,
+  head,
+  respond,
+  type SeenRequest,
+  startFaultServer,
+} from "../support/fault_server.ts";
 import { treeOf } from "../support/pull_kit.ts";
 import { failureOf, refusalOf } from "../support/failures.ts";
 import { MEMORY_DIRECTORY, useTemporaryDirectory } from "../support/temporary_directory.ts";
@@ -69,11 +76,29 @@ const coded = (coding: string): PullCase => ({
   ),
   ends: ["S0", "REGISTRY_PROTOCOL"],
 });
+/** The registry redirects each time anew, and the storage cuts the rootfs off once and then refuses so many of them. */
+const refusingStorage = (refusals: number, ends: PullCase["ends"], ranges: readonly string[]): PullCase => ({
+  registry: onRootfs((_request, count, { storage }) => redirect(`http://${storage}/b?signature=${count}`)),
+  storage: (rig) => ({ headers }, count) => {
+    if (count > 0 && count <= refusals) return respond(403, { body: "<Code>AccessDenied</Code>" });
+    const path = rig.image.layers.rootfs?.descriptor.digest ?? "";
+    const answer = rig.serve({ headers, path } as SeenRequest);
+    return count === 0 ? cutAfter(answer, CAME_BYTES, "close") : answer;
+  },
+  ends,
+  heard: ({ storage }) => {
+    expect(storage.requests.map(({ path }) => path)).toEqual(ranges.map((_, i) => `/b?signature=${i}`));
+    expect(storage.requests.map(({ headers }) => headers["range"] ?? "all")).toEqual(ranges);
+  },
+});
 const onceBefore = (answer: Answer): PullCase => ({
   registry: onRootfs((request, count, rig) => count === 0 ? answer : rig.serve(request)),
   ends: ["S2"],
 });
+const encoder = new TextEncoder();
 const HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n";
+/** What is asked for of a rootfs that was cut off. */
+const REST = `bytes=${CAME_BYTES}-${ROOTFS_BYTES - 1}`;
 const WRONG_DIGEST = `sha256:${"0".repeat(64)}`;
 
 const CASES: readonly (readonly [name: string, row: PullCase])[] = [
@@ -272,6 +297,14 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
     },
     ends: ["S2"],
   }],
+  [
+    "RP31 a fresh redirect that is refused, too: one more is asked for",
+    refusingStorage(1, ["S2"], ["all", REST, REST]),
+  ],
+  [
+    "RP31 storage that refuses for good: one more redirect, and no other",
+    refusingStorage(Infinity, ["S1", "REGISTRY_DENIED"], ["all", REST, REST]),
+  ],
   ["RP32 the same host at another port, which hears nothing of who we are", {
     registry: (rig) => (request) =>
       request.headers.authorization === undefined
@@ -354,6 +387,27 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
     manifestAs({ "Warning": ['299 - "old"', '299 - "old"', `299 - "${"x".repeat(9000)}"`, "nonsense"] }, [
       "S2",
     ]),
+  ],
+  ["RP42 a warning of 1 MB", manifestAs({ "Warning": `299 - "${"x".repeat(1_000_000)}"` }, ["S2"])],
+  [
+    "RP42 1 MB of warnings",
+    manifestAs({ "Warning": Array.from({ length: 250 }, (_, i) => `299 - "${i}${"x".repeat(4000)}"`) }, [
+      "S2",
+    ]),
+  ],
+  [
+    "RP42 RP39 a header over 16 KiB behind a warning of 1 MB",
+    manifestAs({ "Warning": `299 - "${"x".repeat(1_000_000)}"`, "X-A": "a".repeat(17 * 1024) }, [
+      "S0",
+      "REGISTRY_PROTOCOL",
+    ]),
+  ],
+  [
+    "RP42 RP39 warnings without end",
+    {
+      registry: onManifest(() => [{ send: HEAD }, { sendForever: encoder.encode('Warning: 299 - "x"\r\n') }]),
+      ends: ["S0", "REGISTRY_PROTOCOL"],
+    },
   ],
   ["RP48 a connection that is reset at once", {
     registry: () => () => [{ reset: true }],

@@ -2,7 +2,7 @@ import { lookup as lookupInSystem } from "node:dns/promises";
 import type { LookupFunction, Socket } from "node:net";
 import type { SecureContext } from "node:tls";
 import type { Dispatcher } from "undici";
-import type { RegistryLimits } from "../limits.ts";
+import { MAX_HEAD_BYTES, type RegistryLimits } from "../limits.ts";
 import { type AddressClass, addressClassOf } from "./address_class.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_choice.ts";
 import {
@@ -146,6 +146,8 @@ export class Connections {
     return {
       headersTimeout: this.#limits.headersTimeoutMs,
       bodyTimeout: this.#limits.stallTimeoutMs,
+      // Only what bounds memory: what is refused by its size is told apart by the transport, which sees the names.
+      maxHeaderSize: MAX_HEAD_BYTES,
       // One connection per transfer: a stalled layer must not hold up its neighbours.
       allowH2: false,
       pipelining: 1,

@@ -19,16 +19,29 @@ describe("WarningLog", () => {
     expect(told(value)).toEqual([`registry "r.example" warns: ${words}`]);
   });
 
-  it.each(['199 - "x"', '299 r.example "x"', "299 - x", '299 - "x', '299 - ""', "", '299 - "x" "date"'])(
+  it.each([
+    '199 - "x"',
+    '299 r.example "x"',
+    "299 - x",
+    '299 - "x',
+    '299 - "x\\"',
+    '299 - ""',
+    "",
+    '299 - "x" "date"',
+  ])(
     "RP42 leaves out %j, which is not for people or not in the form agreed on",
     (value) => {
       expect(told(value)).toEqual([]);
     },
   );
 
-  it("RP42 tells at most 4096 characters of one, and at most 100 of them", () => {
-    const [long = ""] = told(`299 - "${"x".repeat(1_000_000)}"`);
-    expect(long.length).toBe('registry "r.example" warns: '.length + 4096);
+  it("RP42 tells at most 4096 bytes of one answer, and at most 100 warnings", () => {
+    const before = 'registry "r.example" warns: ';
+    expect(told(`299 - "${"x".repeat(1_000_000)}"`)).toEqual([`${before}${"x".repeat(4093)}…`]);
+    expect(told(`299 - "${'\\"'.repeat(500_000)}"`)).toEqual([`${before}${'"'.repeat(4093)}…`]);
+    const many = told(...Array.from({ length: 9 }, (_, i) => `299 - "${i}${"\u00e9".repeat(200)}"`));
+    expect(Buffer.byteLength(many.map((each) => each.slice(before.length)).join(""))).toBe(4096);
+    expect(many.at(-1)?.endsWith("…")).toBe(true);
     expect(told(...Array.from({ length: 5000 }, (_, i) => `299 - "${i}"`))).toHaveLength(100);
   });
 });
