@@ -2,6 +2,7 @@ import type { ContentStore } from "../content/content_store.ts";
 import { ShimError } from "../errors.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
+import { requireConfigSize } from "../image/image_manifest.ts";
 import type { ImageSource, VerifiedDocument } from "../image/image_source.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import type { Reference } from "../image/reference.ts";
@@ -54,7 +55,9 @@ export class DocumentReader {
     );
   }
 
+  /** @throws {ShimError} MANIFEST_INVALID over 4 MiB, before any of it is fetched */
   async readConfig(descriptor: Descriptor): Promise<VerifiedDocument> {
+    requireConfigSize(descriptor);
     return await this.#readWith(
       descriptor,
       async (source) => ({ descriptor, bytes: await source.fetchSmallBlob(descriptor, this.#asking) }),

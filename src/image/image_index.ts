@@ -26,6 +26,8 @@ const indexJson = z.object({
   config: z.undefined({ error: "must not be in an image index" }).optional(),
 });
 
+const countedJson = z.object({ manifests: z.array(z.unknown()) });
+
 /** @see https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md */
 export type ImageIndex = {
   readonly entries: readonly Descriptor[];
@@ -44,14 +46,16 @@ export function parseImageIndex(bytes: Uint8Array, descriptor: Descriptor): Imag
   const what = `image index "${descriptor.digest}"`;
   const value = readJson(bytes, what);
   requireKind(value, "index", descriptor);
-  const json = requireShape(value, indexJson, what);
-  requireSameMediaType(json.mediaType, descriptor, what);
-  if (json.manifests.length > MAX_ENTRIES) {
+  // Before anything is made of each of them, be it a complaint.
+  const { length } = requireShape(value, countedJson, what).manifests;
+  if (length > MAX_ENTRIES) {
     throw new ShimError(
       "LIMIT_EXCEEDED",
-      `Cannot read ${what}: it has ${json.manifests.length} entries, limit is ${MAX_ENTRIES}`,
+      `Cannot read ${what}: it has ${length} entries, limit is ${MAX_ENTRIES}`,
     );
   }
+  const json = requireShape(value, indexJson, what);
+  requireSameMediaType(json.mediaType, descriptor, what);
   requireOneSize(json.manifests, what);
   const entries: Descriptor[] = [];
   const unverifiable: DescriptorJson[] = [];

@@ -86,14 +86,23 @@ export type ImageConfig = {
   readonly architecture: string | undefined;
 };
 
-/** @throws {ShimError} MANIFEST_INVALID; LIMIT_EXCEEDED over 4 MiB */
+/**
+ * Refuses a configuration by what the manifest says of it, so that none of it need be fetched.
+ *
+ * @throws {ShimError} MANIFEST_INVALID over 4 MiB
+ */
+export function requireConfigSize({ digest, sizeBytes }: Descriptor): void {
+  if (sizeBytes <= MAX_DOCUMENT_BYTES) return;
+  throw new ShimError(
+    "MANIFEST_INVALID",
+    `Cannot read image configuration "${digest}": ${sizeBytes} bytes, limit is ${MAX_DOCUMENT_BYTES} bytes`,
+    { details: { remedy: "build the image anew with a configuration that holds no more than its settings" } },
+  );
+}
+
+/** @throws {ShimError} MANIFEST_INVALID, also over 4 MiB */
 export function parseImageConfig(bytes: Uint8Array, descriptor: Descriptor): ImageConfig {
-  if (descriptor.sizeBytes > MAX_DOCUMENT_BYTES) {
-    throw new ShimError(
-      "LIMIT_EXCEEDED",
-      `Cannot read image configuration "${descriptor.digest}": ${descriptor.sizeBytes} bytes, limit is ${MAX_DOCUMENT_BYTES} bytes`,
-    );
-  }
+  requireConfigSize(descriptor);
   const json = parseJsonDocument(bytes, configJson, `image configuration "${descriptor.digest}"`);
   // Go writes an architecture that nobody set as "".
   return {

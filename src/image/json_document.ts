@@ -14,8 +14,9 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
  *
  * @param what names the document in the error: "image manifest sha256:…"
  * @throws {ShimError} MANIFEST_INVALID when the bytes are no UTF-8, no JSON, no I-JSON (a name twice in an object, half
- *   a surrogate pair: readers differ over what such a document says), nested over 100 levels, of over 250,000 values, or
- *   of another shape (the path is told)
+ *   a surrogate pair: readers differ over what such a document says), when an object has a name that every object of many
+ *   readers has (`__proto__`), when they are nested over 100 levels, of over 250,000 values, or of another shape (the
+ *   path is told)
  * @see https://www.rfc-editor.org/rfc/rfc7493#section-2
  */
 export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, what: string): T {
@@ -83,7 +84,10 @@ function findExcess(bytes: Uint8Array): string | undefined {
   return undefined;
 }
 
-/** What JSON.parse lets pass and I-JSON forbids; undefined for none. @param text valid JSON */
+/** In no document seen in the wild; what a reader in JavaScript makes of one depends on how it copies objects. */
+const NAMES_OF_PROTOTYPES: ReadonlySet<string> = new Set(["__proto__", "constructor", "prototype"]);
+
+/** What JSON.parse lets pass, and other readers may read otherwise; undefined for none. @param text valid JSON */
 function findAmbiguity(text: string): string | undefined {
   /** The names so far of each open object; null for an open array. */
   const open: (Set<string> | null)[] = [];
@@ -100,6 +104,9 @@ function findAmbiguity(text: string): string | undefined {
       if (!word.isWellFormed()) return "it holds half a surrogate pair";
       const names = colon.test(text) ? open.at(-1) : null;
       if (names?.has(word)) return `${JSON.stringify(word.slice(0, 100))} stands twice in one object`;
+      if (names && NAMES_OF_PROTOTYPES.has(word)) {
+        return `it holds the name "${word}", which is no document's to give`;
+      }
       names?.add(word);
     } else if (token === "{" || token === "[") {
       open.push(token === "{" ? new Set() : null);

@@ -102,7 +102,7 @@ function variantOfFeatures(features: string | undefined): StatedVariant {
 
 /** A nested index that was not read yet. */
 export type NestedIndex = Offer & {
-  /** 1 for an index that the root itself lists. */
+  /** Counted from the root, which is 1: 2 for an index that the root itself lists. */
   readonly depth: number;
 };
 
@@ -157,6 +157,6 @@ export function surveyIndex(root: ImageIndex, read: ReadDocuments): Survey {
       }
     }
   };
-  visit(root, statementOf({ annotations: {} }), 0);
+  visit(root, statementOf({ annotations: {} }), 1);
   return { manifests, unread, unverifiable };
 }

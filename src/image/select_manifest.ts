@@ -23,7 +23,7 @@ export type ChoiceStep =
   | { readonly kind: "chosen"; readonly offer: Offer; readonly survey: Survey }
   | { readonly kind: "read"; readonly descriptor: Descriptor };
 
-/** Indexes may lie this deep below the root. */
+/** So many indexes may lie inside each other, the root among them. */
 const MAX_DEPTH = 4;
 /** Documents that one choice may cost; indexes in the wild have a few dozen entries, most of which need no reading. */
 const MAX_READ = 64;
@@ -34,7 +34,7 @@ const MAX_READ = 64;
  * are asked for one by one, and only while they may change the choice. Call again with what was read.
  *
  * @throws {ShimError} PLATFORM_NOT_FOUND, with all there is in `details.offered`; DIGEST_UNSUPPORTED when only entries
- *   that cannot be verified would do; LIMIT_EXCEEDED over 1,000 descriptors, 64 documents or 4 levels of nesting
+ *   that cannot be verified would do; LIMIT_EXCEEDED over 1,000 descriptors, 64 documents or 4 indexes inside each other
  * @see https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md "the first matching entry SHOULD be used"
  */
 export function nextStep(index: ImageIndex, wish: PlatformWish, read: ReadDocuments): ChoiceStep {

@@ -14,6 +14,7 @@ const MIB = 1024 * 1024;
 const encode = (text: string) => new TextEncoder().encode(text);
 const documentOf = (json: unknown, mediaType = OCI_MANIFEST) =>
   blobOf(encode(JSON.stringify(json)), { mediaType });
+const ABSENT = `sha256:${"0".repeat(64)}`;
 const BLAKE = `blake3:${"a".repeat(64)}`;
 const LEGACY = "application/vnd.ironcore.image.";
 
@@ -60,6 +61,13 @@ const config = (blob: Blob) => (manifest: Manifest): Published => ({
   more: [blob],
 });
 const configText = (text: string) => blobOf(encode(text), { mediaType: `${LEGACY}config.v1+json` });
+const textOf = (blob: Blob) => new TextDecoder().decode(blob.bytes);
+const PROTOTYPE_NAMES = ["__proto__", "constructor", "prototype"];
+/** The document with one name more, which JSON.stringify would not write. */
+const withName = (name: string) => (text: string) =>
+  text.replace(/\}$/, `${text === "{}" ? "" : ","}"${name}":{"layers":[],"polluted":1}}`);
+const renamed = (blob: Blob, name: string) =>
+  blobOf(encode(withName(name)(textOf(blob))), { mediaType: blob.descriptor.mediaType });
 const platform = (architecture: string) => ({ platform: { architecture, os: "linux" } });
 const indexOf = (entries: readonly JsonObject[], changes: JsonObject = {}) =>
   documentOf({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: entries, ...changes }, OCI_INDEX);
@@ -67,13 +75,14 @@ const entryOf = (blob: Blob, changes: JsonObject = {}): JsonObject => ({
   ...fromDescriptor({ ...blob.descriptor, annotations: {} }),
   ...changes,
 });
-/** Nested so many times around a manifest. */
-function nested(depth: number, inner: Blob): Published {
+/** So many indexes inside each other, around a manifest; each names the next so many times. */
+function nested(depth: number, inner: Blob, times = 1): Published {
   const more: Blob[] = [];
   let root = inner;
   for (let i = 0; i < depth; i++) {
     more.push(root);
-    root = indexOf([entryOf(root, i === 0 ? platform("amd64") : {})]);
+    const entry = entryOf(root, i === 0 ? platform("amd64") : {});
+    root = indexOf(Array.from({ length: times }, () => entry));
   }
   return { root, more };
 }
@@ -139,12 +148,43 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
       bytes((text) => text.replace(/\}$/, `,"x":${"[".repeat(100_000)}${"]".repeat(100_000)}}`)),
     ),
   ],
+  ...PROTOTYPE_NAMES.flatMap((name) =>
+    [
+      [`HM10 ${name} in a manifest`, refused("MANIFEST_INVALID", bytes(withName(name)))],
+      [
+        `HM10 ${name} among a manifest's annotations`,
+        refused("MANIFEST_INVALID", (manifest) => {
+          const text = JSON.stringify({ ...manifest, annotations: { NAME: "polluted" } });
+          return { root: blobOf(encode(text.replace("NAME", name)), { mediaType: OCI_MANIFEST }) };
+        }),
+      ],
+      [
+        `HM10 ${name} in an index`,
+        refused("MANIFEST_INVALID", (_manifest, { image }) => {
+          const index = indexOf([entryOf(image.manifest, platform("amd64"))]);
+          return { root: renamed(index, name) };
+        }),
+      ],
+      [
+        `HM10 ${name} among an entry's annotations`,
+        refused("MANIFEST_INVALID", (_manifest, { image }) => {
+          const entry = entryOf(image.manifest, { ...platform("amd64"), annotations: { NAME: "x" } });
+          return {
+            root: blobOf(encode(textOf(indexOf([entry])).replace("NAME", name)), { mediaType: OCI_INDEX }),
+          };
+        }),
+      ],
+      [
+        `HM10 ${name} in a configuration`,
+        refused("MANIFEST_INVALID", config(configText(withName(name)("{}")))),
+      ],
+    ] as const
+  ),
   [
-    "HM10 names of a prototype's: ignored as every other that nobody knows",
-    taken(
-      bytes((text) => text.replace(/\}$/, ',"__proto__":{"layers":[],"polluted":1},"constructor":{"x":1}}')),
-    ),
+    "HM10 a prototype's name by its escape",
+    refused("MANIFEST_INVALID", bytes((text) => text.replace(/\}$/, ',"\\u005f_proto__":{"polluted":1}}'))),
   ],
+  ["HM10 the names of prototypes as values", taken(changed(() => ({ annotations: { x: "__proto__" } })))],
   [
     "HM11 two disks",
     refused(
@@ -194,7 +234,17 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
     "HM14 a list as command line",
     refused("MANIFEST_INVALID", config(configText('{"commandLine":["a"]}'))),
   ],
-  ["HM14 over 4 MiB", refused("LIMIT_EXCEEDED", config(configText(`{}${" ".repeat(4 * MIB)}`)))],
+  ["HM14 over 4 MiB", refused("MANIFEST_INVALID", config(configText(`{}${" ".repeat(4 * MIB)}`)))],
+  ["HM14 1 GiB, of which nothing is asked for", {
+    ...refused("MANIFEST_INVALID", (manifest) => ({
+      root: documentOf({
+        ...manifest,
+        config: { mediaType: `${LEGACY}config.v1+json`, digest: ABSENT, size: 1024 * MIB },
+      }),
+    })),
+    heard: ({ registry }) =>
+      expect(registry.requests.filter(({ path }) => path.endsWith(ABSENT))).toEqual([]),
+  }],
   ["HM15 data of something else", taken(layer({ data: "eHh4" }))],
   ["HM16 annotations that would be paths, names and settings", {
     ...taken(changed(({ layers }) => {
@@ -238,12 +288,15 @@ const CASES: readonly (readonly [name: string, row: PullCase])[] = [
       return { root: indexOf([entryOf(inner, platform("amd64"))]), more: [inner, blob] };
     }),
   ],
-  ["HM18 four levels below the first", taken((_manifest, { image }) => nested(5, image.manifest))],
-  [
-    "HM18 five levels below it",
-    refused("LIMIT_EXCEEDED", (_manifest, { image }) => nested(6, image.manifest)),
-  ],
+  ["HM18 four indexes inside each other", taken((_manifest, { image }) => nested(4, image.manifest))],
+  ["HM18 five of them", refused("LIMIT_EXCEEDED", (_manifest, { image }) => nested(5, image.manifest))],
   ["HM18 fifty levels", refused("LIMIT_EXCEEDED", (_manifest, { image }) => nested(50, image.manifest))],
+  ["HM18 2^30 paths", refused("LIMIT_EXCEEDED", (_manifest, { image }) => nested(30, image.manifest, 2))],
+  ["HM18 eight paths to one manifest", taken((_manifest, { image }) => nested(4, image.manifest, 2))],
+  [
+    "HM18 100,000 entries that are none",
+    refused("LIMIT_EXCEEDED", () => ({ root: indexOf(Array.from({ length: 100_000 }, () => ({}))) })),
+  ],
   [
     "HM18 1,001 entries",
     refused("LIMIT_EXCEEDED", (_manifest, { image }) => ({

@@ -238,10 +238,10 @@ describe("parseImageConfig", () => {
     const { descriptor } = textDocument("{}", IRONCORE_CONFIG);
     const large = { ...descriptor, sizeBytes: 4 * 1024 * 1024 + 1 };
     expect(refusalOf(() => parseImageConfig(new Uint8Array(), large))).toEqual({
-      code: "LIMIT_EXCEEDED",
+      code: "MANIFEST_INVALID",
       message:
         `Cannot read image configuration "${descriptor.digest}": 4194305 bytes, limit is 4194304 bytes`,
-      details: {},
+      details: { remedy: "build the image anew with a configuration that holds no more than its settings" },
     });
   });
 });

@@ -97,21 +97,21 @@ describe("nextStep, on indexes inside indexes", () => {
     return { index: indexOf(...entries.slice(0, 1)), indexes: below(...pairs) };
   }
 
-  it("HM18 looks four levels deep", () => {
-    const { index, indexes } = chain(4);
+  it("HM18 looks into four indexes inside each other, the first among them", () => {
+    const { index, indexes } = chain(3);
     expect(choose(index, VM, indexes).offer.variant).toBe("virtualization");
   });
 
-  it.each([5, 50])("HM18 refuses %i levels", (depth) => {
-    const { index, indexes } = chain(depth);
+  it.each([5, 50])("HM18 refuses %i indexes inside each other", (depth) => {
+    const { index, indexes } = chain(depth - 1);
     expect(refusalOf(() => choose(index, VM, indexes))).toMatchObject({
       code: "LIMIT_EXCEEDED",
       message: "Cannot choose a manifest from the image index: indexes are nested over 4 deep in it",
     });
   });
 
-  it("HM18 looks at each of 10,000 paths' few indexes once", () => {
-    const levels = Array.from({ length: 4 }, () => nest());
+  it("HM18 looks at each of 1,000 paths' few indexes once", () => {
+    const levels = Array.from({ length: 3 }, () => nest());
     const indexes = levels.map((_, i) => {
       const next = levels[i + 1] ?? amd64({ variant: "kvm" });
       return indexOf(...Array.from({ length: 10 }, () => next));
@@ -119,7 +119,7 @@ describe("nextStep, on indexes inside indexes", () => {
     const index = indexOf(...Array.from({ length: 10 }, () => levels[0] ?? {}));
     const pairs = levels.map((entry, i) => [entry, indexes[i] ?? indexOf()] as const);
     const { read, survey } = choose(index, VM, below(...pairs));
-    expect([read.length, survey.manifests.length]).toEqual([4, 10]);
+    expect([read.length, survey.manifests.length]).toEqual([3, 10]);
   });
 
   it("HM18 refuses over 1,000 descriptors in all, in less than a second", () => {
