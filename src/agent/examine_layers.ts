@@ -72,7 +72,3 @@ function unusable({ message }: ShimError): UnusableDisk {
 async function judgeLayer(file: ByteWindow, { descriptor }: RoleLayer): Promise<JudgedDisk> {
   return await judgeDisk(file, { mediaType: descriptor.mediaType });
 }
-
-export function rolesOf(layers: readonly RoleLayer[]): ReadonlySet<Role> {
-  return new Set(layers.map((layer) => layer.role));
-}

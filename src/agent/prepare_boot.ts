@@ -6,7 +6,7 @@ import type { UnpackedDisk } from "../content/derived_disks.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { bootCommandLine, type CommandLineWishes } from "./boot_command_line.ts";
 import { readStatedCommandLine } from "./cmdline_layer.ts";
-import { examineLayers, rolesOf } from "./examine_layers.ts";
+import { examineLayers } from "./examine_layers.ts";
 import { judgeBlob, knownDisk } from "./judge_blob.ts";
 import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
@@ -21,10 +21,10 @@ const BOOT_DISK_SERIAL = "machineboot";
 /**
  * Refuses before any large transfer what the manifest alone shows to be impossible.
  *
- * @throws {ShimError} BOOT_MODE_IMPOSSIBLE
+ * @throws {ShimError} BOOT_MODE_IMPOSSIBLE; LIMIT_EXCEEDED when a boot file is larger than any
  */
-export function requireBootable(image: ResolvedImage, wish: BootWish): void {
-  requireLayersFor(rolesOf(image.layers), wish);
+export function requireBootable({ layers }: ResolvedImage, wish: BootWish): void {
+  requireLayersFor(new Map(layers.map(({ role, descriptor }) => [role, descriptor.sizeBytes])), wish);
 }
 
 /**

@@ -1,11 +1,12 @@
 import type { Architecture } from "../image/platform.ts";
 import type { DiskContent } from "./disk_content.ts";
+import type { FormatFault } from "./format_fault.ts";
 import type { InitramfsContent } from "./initramfs_content.ts";
 import type { IsoContent, IsoImage } from "./iso_content.ts";
-import type { Kernel, KernelContent } from "./kernel_content.ts";
+import { type Kernel, type KernelContent, MAX_KERNEL_BYTES, tooLargeForKernel } from "./kernel_content.ts";
 import type { PartitionedDisk } from "./partition_table.ts";
 import type { BootMode, Firmware, Role } from "./prepared_boot.ts";
-import type { UkiContent } from "./uki_content.ts";
+import { MAX_UKI_BYTES, tooLargeForUki, type UkiContent } from "./uki_content.ts";
 
 /** What the layers of one image really hold; undefined where the image has no such layer. */
 export type LayerFindings = {
@@ -32,10 +33,19 @@ export type FirmwareWish = "auto" | "bios" | "uefi";
  */
 export type Verdict =
   | { readonly possible: true; readonly why: string; readonly firmware: Firmware }
-  | { readonly possible: false | null; readonly why: string };
+  | Obstacle
+  | { readonly possible: null; readonly why: string };
 
-function no(why: string): Verdict {
-  return { possible: false, why };
+/** Why a mode is impossible. */
+export type Obstacle = {
+  readonly possible: false;
+  readonly why: string;
+  /** When it is that the mode's own layer is not what it is published as, what is wrong with it. */
+  readonly fault?: FormatFault | undefined;
+};
+
+function no(why: string, fault?: FormatFault): Obstacle {
+  return { possible: false, why, fault };
 }
 
 function unknown(why: string): Verdict {
@@ -55,16 +65,34 @@ export const VERDICTS: Readonly<Record<BootMode, (findings: LayerFindings, wish:
     iso: isoVerdict,
   };
 
+/** What a manifest tells of an image's layers. */
+export type LayerSizes = ReadonlyMap<Role, number>;
+
 /** Why a mode is impossible, as far as the manifest alone tells; undefined when only the bytes can. */
 export function obstacleInManifest(
-  roles: ReadonlySet<Role>,
+  sizes: LayerSizes,
   { mode, firmware }: { mode: BootMode; firmware: FirmwareWish },
-): string | undefined {
+): Obstacle | undefined {
   const role = mode === "disk" ? "rootfs" : mode;
-  if (!roles.has(role)) return `the image has no ${role} layer`;
-  if (firmware !== "bios") return undefined;
-  if (mode === "kernel") return BIOS_FOR_KERNEL;
-  return mode === "uki" ? BIOS_FOR_UKI : undefined;
+  const sizeBytes = sizes.get(role);
+  if (sizeBytes === undefined) return no(`the image has no ${role} layer`);
+  if (mode === "kernel") {
+    if (firmware === "bios") return no(BIOS_FOR_KERNEL);
+    if (sizeBytes >= MAX_KERNEL_BYTES) return notAKernel(tooLargeForKernel(sizeBytes), "LIMIT_EXCEEDED");
+  }
+  if (mode === "uki") {
+    if (firmware === "bios") return no(BIOS_FOR_UKI);
+    if (sizeBytes > MAX_UKI_BYTES) return notAUki(tooLargeForUki(sizeBytes), "LIMIT_EXCEEDED");
+  }
+  return undefined;
+}
+
+function notAKernel(why: string, fault: FormatFault | undefined): Obstacle {
+  return no(`the kernel layer is no kernel: ${why}`, fault);
+}
+
+function notAUki(why: string, fault: FormatFault): Obstacle {
+  return no(`the uki layer is no unified kernel image: ${why}`, fault);
 }
 
 const BIOS_FOR_KERNEL = 'firmware "bios" was asked for, direct kernel boot has none';
@@ -106,13 +134,19 @@ const EFI_ONLY: Partial<Record<Kernel["format"], string>> = {
 };
 
 function kernelVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
-  const { architecture, kernel } = findings;
+  const { architecture, kernel, kernelUki } = findings;
   if (!kernel) return no("the image has no kernel layer");
   if (wish === "bios") return no(BIOS_FOR_KERNEL);
   if (kernel.kind === "unknown") return unknown(`whether the kernel layer is a kernel ${kernel.why}`);
-  if (kernel.kind === "not-a-kernel") return no(`the kernel layer is no kernel: ${kernel.why}`);
+  if (kernel.kind === "not-a-kernel") return notAKernel(kernel.why, kernel.fault);
   if (kernel.architecture !== architecture) {
-    return no(`the kernel is for ${kernel.architecture}, the manifest for ${architecture}`);
+    return no(
+      `the kernel is for ${kernel.architecture}, the manifest for ${architecture}`,
+      "FORMAT_MISMATCH",
+    );
+  }
+  if (kernelUki?.kind === "not-a-uki") {
+    return no(`the kernel layer is a unified kernel image, but ${kernelUki.why}`, kernelUki.fault);
   }
   if (wish === "uefi" && !kernel.isEfiProgram) {
     return no(`the kernel is a ${kernel.format} without the EFI stub that uefi needs`);
@@ -168,9 +202,12 @@ function ukiVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
   if (!uki) return no("the image has no uki layer");
   if (wish === "bios") return no(BIOS_FOR_UKI);
   if (uki.kind === "unknown") return unknown(`whether the uki layer is a unified kernel image ${uki.why}`);
-  if (uki.kind === "not-a-uki") return no(`the uki layer is no unified kernel image: ${uki.why}`);
+  if (uki.kind === "not-a-uki") return notAUki(uki.why, uki.fault);
   if (uki.architecture !== architecture) {
-    return no(`the unified kernel image is for ${uki.architecture}, the manifest for ${architecture}`);
+    return no(
+      `the unified kernel image is for ${uki.architecture}, the manifest for ${architecture}`,
+      "FORMAT_MISMATCH",
+    );
   }
   return by("uefi", `the uki layer is a valid unified kernel image${withoutSquashfs(findings)}`);
 }
@@ -178,7 +215,7 @@ function ukiVerdict(findings: LayerFindings, wish: FirmwareWish): Verdict {
 function isoVerdict({ architecture, iso }: LayerFindings, wish: FirmwareWish): Verdict {
   if (!iso) return no("the image has no iso layer");
   if (iso.kind === "unknown") return unknown(`whether the iso layer is an ISO image ${iso.why}`);
-  if (iso.kind === "not-an-iso") return no(`the iso layer is no ISO image: ${iso.why}`);
+  if (iso.kind === "not-an-iso") return no(`the iso layer is no ISO image: ${iso.why}`, iso.fault);
   if (wish === "bios" && architecture !== "amd64") return no(`${architecture} machines have no bios`);
   if (iso.unseen !== null) return unknown(`whether the ISO image boots ${iso.unseen}`);
   if (iso.hasUefiBoot && wish !== "bios") return by("uefi", "the ISO image boots by uefi");

@@ -2,12 +2,14 @@ import { ShimError } from "../errors.ts";
 import {
   type FirmwareWish,
   type LayerFindings,
+  type LayerSizes,
   obstacleInManifest,
   squashfsFault,
   type Verdict,
   VERDICTS,
 } from "./boot_verdicts.ts";
-import type { BootMode, Firmware, ModeVerdict, Role } from "./prepared_boot.ts";
+import type { FormatFault } from "./format_fault.ts";
+import type { BootMode, Firmware, ModeVerdict } from "./prepared_boot.ts";
 
 export type { LayerFindings } from "./boot_verdicts.ts";
 
@@ -31,8 +33,9 @@ const MODES: readonly BootMode[] = ["disk", "kernel", "uki", "iso"];
 /**
  * Decides how an image boots, from what its layers hold, and says why.
  *
- * @throws {ShimError} BOOT_MODE_IMPOSSIBLE when the wished mode, or with `auto` every mode, is impossible;
- *   `details.modes` has a verdict for each
+ * @throws {ShimError} BOOT_MODE_IMPOSSIBLE when the wished mode, or with `auto` every mode, is impossible; instead of it
+ *   FORMAT_MISMATCH, FORMAT_UNSAFE or LIMIT_EXCEEDED when that is because a layer is not what it is published as (a dummy
+ *   of zeros counts as none); `details.modes` has a verdict for each
  */
 export function decideBoot(findings: LayerFindings, wish: BootWish): BootDecision {
   const verdicts = verdictsOf(findings, wish);
@@ -45,7 +48,13 @@ export function decideBoot(findings: LayerFindings, wish: BootWish): BootDecisio
   const chosen = verdicts.find(({ mode, verdict }) =>
     wish.boot === "auto" ? verdict.possible : wish.boot === mode
   );
-  if (!chosen?.verdict.possible) throw impossible(modes, wish);
+  if (!chosen?.verdict.possible) {
+    const faults = verdicts.map(({ mode, verdict }) => ({
+      mode,
+      fault: verdict.possible === false ? verdict.fault : undefined,
+    }));
+    throw impossible(modes, { wish, faults });
+  }
   const { mode, verdict } = chosen;
   const kernel = mode === "kernel" && findings.kernel?.kind === "kernel" ? findings.kernel : undefined;
   return {
@@ -95,26 +104,47 @@ function verdictsOf(
 /**
  * Refuses a wish that the manifest alone shows to be impossible, before anything large is transferred.
  *
- * @throws {ShimError} BOOT_MODE_IMPOSSIBLE
+ * @throws {ShimError} as {@link decideBoot}
  */
-export function requireLayersFor(roles: ReadonlySet<Role>, wish: BootWish): void {
-  const modes = MODES.map((mode) => {
-    const why = obstacleInManifest(roles, { mode, firmware: wish.firmware });
-    return { mode, possible: why === undefined, why: why ?? "the image has the layers for it" };
+export function requireLayersFor(sizes: LayerSizes, wish: BootWish): void {
+  const obstacles = MODES.map((mode) => {
+    return { mode, obstacle: obstacleInManifest(sizes, { mode, firmware: wish.firmware }) };
   });
-  if (!modes.some(({ mode, possible }) => possible && (wish.boot === "auto" || wish.boot === mode))) {
-    throw impossible(modes, wish);
+  const modes = obstacles.map(({ mode, obstacle }) => ({
+    mode,
+    possible: obstacle === undefined,
+    why: obstacle?.why ?? "the image has the layers for it",
+  }));
+  if (!modes.some(({ mode, possible }) => possible && isAskedFor(mode, wish))) {
+    throw impossible(modes, {
+      wish,
+      faults: obstacles.map(({ mode, obstacle }) => ({ mode, fault: obstacle?.fault })),
+    });
   }
 }
 
-function impossible(modes: readonly ModeVerdict[], wish: BootWish): ShimError {
+function isAskedFor(mode: BootMode, { boot }: BootWish): boolean {
+  return boot === "auto" || boot === mode;
+}
+
+type ModeFault = { readonly mode: BootMode; readonly fault: FormatFault | undefined };
+
+/** A layer that is not what it should be is what to mend; the first, where there are several. */
+function impossible(
+  modes: readonly ModeVerdict[],
+  { wish, faults }: { readonly wish: BootWish; readonly faults: readonly ModeFault[] },
+): ShimError {
   const tried = wish.boot === "auto" ? "in any mode" : `in mode "${wish.boot}"`;
   const why = wish.boot === "auto"
     ? modes.map((each) => `${each.mode}: ${each.why}`)
     : modes.filter((each) => each.mode === wish.boot).map((each) => each.why);
-  return new ShimError("BOOT_MODE_IMPOSSIBLE", `Cannot boot the image ${tried}: ${why.join("; ")}`, {
-    details: { modes },
-  });
+  const broken = faults.find(({ mode, fault }) => fault !== undefined && isAskedFor(mode, wish));
+  const remedy = `publish the image anew, with a ${broken?.mode} layer that is what its media type says`;
+  return new ShimError(
+    broken?.fault ?? "BOOT_MODE_IMPOSSIBLE",
+    `Cannot boot the image ${tried}: ${why.join("; ")}`,
+    { details: { modes, ...(broken ? { remedy } : {}) } },
+  );
 }
 
 /**

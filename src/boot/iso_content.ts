@@ -1,5 +1,6 @@
 import { type ByteWindow, cannotBeTold, type Fields, readPart } from "./byte_window.ts";
 import { containersAtStart } from "./container_format.ts";
+import type { FormatFault } from "./format_fault.ts";
 import { printableText } from "./printable_text.ts";
 
 /** A disc image. */
@@ -18,7 +19,7 @@ export type IsoImage = {
 
 export type IsoContent =
   | IsoImage
-  | { readonly kind: "not-an-iso"; readonly why: string }
+  | { readonly kind: "not-an-iso"; readonly why: string; readonly fault: FormatFault }
   | { readonly kind: "unknown"; readonly why: string };
 
 const SECTOR_BYTES = 2048;
@@ -42,14 +43,14 @@ export async function recogniseIso(file: ByteWindow): Promise<IsoContent> {
   const { fields } = head;
   const [container] = containersAtStart(fields);
   if (container !== undefined) {
-    return { kind: "not-an-iso", why: `it begins with the header of a ${container} file` };
+    return notAnIso(`it begins with the header of a ${container} file`);
   }
   const descriptors = descriptorsOf(fields);
   const primary = descriptors.find(({ type, id }) => type === 1 && id === "CD001");
   const hasUdf = descriptors.some(({ id }) => id === "NSR02" || id === "NSR03");
   if (!primary && !hasUdf) {
     if (head.isCut) return { kind: "unknown", why: cannotBeTold(fields.length) };
-    return { kind: "not-an-iso", why: "it has no volume descriptor of ISO 9660 or UDF" };
+    return notAnIso("it has no volume descriptor of ISO 9660 or UDF");
   }
   return {
     kind: "iso",
@@ -59,6 +60,10 @@ export async function recogniseIso(file: ByteWindow): Promise<IsoContent> {
     ...await readBootCatalog(file, fields),
     hybrid: fields.has(512, "EFI PART") ? "gpt" : fields.has(510, "\x55\xaa") ? "mbr" : null,
   };
+}
+
+function notAnIso(why: string): IsoContent {
+  return { kind: "not-an-iso", why, fault: "FORMAT_MISMATCH" };
 }
 
 type Descriptor = { readonly at: number; readonly type: number; readonly id: string };

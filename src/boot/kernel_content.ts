@@ -1,6 +1,7 @@
 import type { Architecture } from "../image/platform.ts";
 import { type ByteWindow, cannotBeTold, Fields, readPart } from "./byte_window.ts";
 import { isTarHeader } from "./disk_packing.ts";
+import type { FormatFault } from "./format_fault.ts";
 import { type PeFinding, readPe } from "./pe_header.ts";
 import { printableText } from "./printable_text.ts";
 import { unpackHead } from "./unpack_head.ts";
@@ -26,10 +27,15 @@ export type Kernel = {
 /** What the bytes of a kernel layer are; unknown when the window ended too early. */
 export type KernelContent =
   | Kernel
-  | { readonly kind: "not-a-kernel"; readonly why: string }
+  | {
+    readonly kind: "not-a-kernel";
+    readonly why: string;
+    /** None for a dummy: it stands where a layer was wanted, and whoever put it there says by it that there is none. */
+    readonly fault?: FormatFault;
+  }
   | { readonly kind: "unknown"; readonly why: string };
 
-/** Ten times the largest kernels with everything built in. */
+/** No kernel is so large: ten times the largest ones with everything built in. */
 export const MAX_KERNEL_BYTES = 1024 ** 3;
 const HEAD_BYTES = 4096;
 const MAX_VERSION_BYTES = 256;
@@ -44,8 +50,8 @@ const UNKNOWN_HEADER = "it has no bzImage, arm64 Image or EFI/PE header";
  */
 export async function recogniseKernel(file: ByteWindow): Promise<KernelContent> {
   if (file.sizeBytes === 0) return notAKernel("the file is empty");
-  if (file.sizeBytes > MAX_KERNEL_BYTES) {
-    return notAKernel(`it has ${file.sizeBytes} bytes, at most ${MAX_KERNEL_BYTES} are a kernel`);
+  if (file.sizeBytes >= MAX_KERNEL_BYTES) {
+    return notAKernel(tooLargeForKernel(file.sizeBytes), "LIMIT_EXCEEDED");
   }
   const head = await readPart(file, 0, HEAD_BYTES);
   const { fields } = head;
@@ -59,12 +65,19 @@ export async function recogniseKernel(file: ByteWindow): Promise<KernelContent> 
   if (fields.has(0, "MZ")) return recogniseEfi(fields, pe);
   if (head.isCut) return { kind: "unknown", why: cannotBeTold(fields.length) };
   if (isTarHeader(fields.slice(0, 512))) return notAKernel("it is a tar archive, must be the kernel itself");
-  if (fields.isZero(0, fields.length)) return notAKernel("it begins with zeros only: a dummy");
+  if (fields.isZero(0, fields.length)) {
+    return { kind: "not-a-kernel", why: "it begins with zeros only: a dummy" };
+  }
   return notAKernel(UNKNOWN_HEADER);
 }
 
-function notAKernel(why: string): KernelContent {
-  return { kind: "not-a-kernel", why };
+/** Said of a file of {@link MAX_KERNEL_BYTES} and more, whatever it holds. */
+export function tooLargeForKernel(sizeBytes: number): string {
+  return `it has ${sizeBytes} bytes, a kernel has less than ${MAX_KERNEL_BYTES}`;
+}
+
+function notAKernel(why: string, fault: FormatFault = "FORMAT_MISMATCH"): KernelContent {
+  return { kind: "not-a-kernel", why, fault };
 }
 
 /** Fields of the setup header by their place in the file, as the boot protocol's table has them. */

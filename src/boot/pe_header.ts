@@ -1,5 +1,6 @@
 import type { Architecture } from "../image/platform.ts";
 import { type ByteWindow, type Fields, readPart } from "./byte_window.ts";
+import type { FormatFault } from "./format_fault.ts";
 
 /** A part of the program: where its bytes lie in the file, and where firmware puts them in memory. */
 export type PeSection = {
@@ -19,9 +20,16 @@ export type PeProgram = {
 /** An EFI program, or why it is none; `isUnseen` when the window ended before its header did. */
 export type PeFinding =
   | PeProgram
-  | { readonly kind: "not-pe"; readonly why: string; readonly isUnseen: boolean };
+  | {
+    readonly kind: "not-pe";
+    readonly why: string;
+    readonly isUnseen: boolean;
+    readonly fault: FormatFault;
+  };
 
-const NOT_PE = { kind: "not-pe", isUnseen: false } as const;
+const NOT_PE = { kind: "not-pe", isUnseen: false, fault: "FORMAT_MISMATCH" } as const;
+/** It is an EFI program, and its table of sections leads readers astray. */
+const UNSAFE_PE = { ...NOT_PE, fault: "FORMAT_UNSAFE" } as const;
 
 /** "Machine Types" */
 const MACHINES: Readonly<Record<number, Architecture>> = { 0x8664: "amd64", 0xaa64: "arm64" };
@@ -42,7 +50,7 @@ export async function readPe(file: ByteWindow, head: Fields): Promise<PeFinding>
   if (!head.has(0, "MZ")) return { ...NOT_PE, why: "it is no EFI program" };
   const at = head.u32(0x3c);
   if (at === undefined) return { ...NOT_PE, why: "its EFI/PE header is cut off" };
-  const unseen = { kind: "not-pe", why: "its EFI/PE header was not seen", isUnseen: true } as const;
+  const unseen = { ...NOT_PE, why: "its EFI/PE header was not seen", isUnseen: true };
 
   const coff = await readPart(file, at, COFF_BYTES);
   if (coff.isCut) return unseen;
@@ -54,7 +62,10 @@ export async function readPe(file: ByteWindow, head: Fields): Promise<PeFinding>
     return { ...NOT_PE, why: "its EFI/PE header is broken or for an unknown machine" };
   }
   if (sectionCount > MAX_SECTIONS) {
-    return { ...NOT_PE, why: `its EFI/PE header counts ${sectionCount} sections, at most ${MAX_SECTIONS}` };
+    return {
+      ...UNSAFE_PE,
+      why: `its EFI/PE header counts ${sectionCount} sections, at most ${MAX_SECTIONS}`,
+    };
   }
   // Of the optional header the part that every PE32+ has; the data directories behind it are of no interest.
   const optional = await readPart(file, at + COFF_BYTES, 112);
@@ -67,7 +78,7 @@ export async function readPe(file: ByteWindow, head: Fields): Promise<PeFinding>
     return { ...NOT_PE, why: "its PE header is not that of a 64-bit EFI application" };
   }
   if (table.fields.length < sectionCount * SECTION_BYTES) {
-    return { ...NOT_PE, why: "its table of sections goes beyond the file" };
+    return { ...UNSAFE_PE, why: "its table of sections goes beyond the file" };
   }
   return { kind: "pe", architecture, sections: sectionsOf(table.fields, sectionCount) };
 }

@@ -1,5 +1,6 @@
 import type { Architecture } from "../image/platform.ts";
 import { type ByteWindow, cannotBeTold, readPart } from "./byte_window.ts";
+import type { FormatFault } from "./format_fault.ts";
 import { type PeSection, readPe } from "./pe_header.ts";
 import { printableText } from "./printable_text.ts";
 
@@ -19,11 +20,11 @@ export type UnifiedKernel = {
 
 export type UkiContent =
   | UnifiedKernel
-  | { readonly kind: "not-a-uki"; readonly why: string }
+  | { readonly kind: "not-a-uki"; readonly why: string; readonly fault: FormatFault }
   | { readonly kind: "unknown"; readonly why: string };
 
 /** With an initramfs and a whole squashfs inside. */
-const MAX_UKI_BYTES = 4 * 1024 ** 3;
+export const MAX_UKI_BYTES = 4 * 1024 ** 3;
 const MAX_TEXT_BYTES = 64 * 1024;
 /** What a program may have several of (UAPI.5, sections "UKI Components" and "Multi-profile UKIs"). */
 const REPEATABLE: readonly string[] = [".dtbauto", ".hwids", ".efifw"];
@@ -36,7 +37,7 @@ const REPEATABLE: readonly string[] = [".dtbauto", ".hwids", ".efifw"];
  */
 export async function recogniseUki(file: ByteWindow): Promise<UkiContent> {
   if (file.sizeBytes > MAX_UKI_BYTES) {
-    return notAUki(`it has ${file.sizeBytes} bytes, at most ${MAX_UKI_BYTES}`);
+    return notAUki(tooLargeForUki(file.sizeBytes), "LIMIT_EXCEEDED");
   }
   const head = await readPart(file, 0, 4096);
   if (head.isCut && !head.fields.has(0, "MZ")) {
@@ -44,10 +45,12 @@ export async function recogniseUki(file: ByteWindow): Promise<UkiContent> {
   }
   const pe = await readPe(file, head.fields);
   if (pe.kind !== "pe") {
-    return pe.isUnseen ? { kind: "unknown", why: cannotBeTold(head.fields.length) } : notAUki(pe.why);
+    return pe.isUnseen
+      ? { kind: "unknown", why: cannotBeTold(head.fields.length) }
+      : notAUki(pe.why, pe.fault);
   }
   const why = faultOf(pe.sections, file.sizeBytes);
-  if (why !== undefined) return notAUki(why);
+  if (why !== undefined) return notAUki(why, "FORMAT_UNSAFE");
   const textOf = async (name: string): Promise<Text> => {
     const section = pe.sections.find((each) => each.name === name);
     return section ? await readText(file, section) : NO_TEXT;
@@ -64,8 +67,13 @@ export async function recogniseUki(file: ByteWindow): Promise<UkiContent> {
   };
 }
 
-function notAUki(why: string): UkiContent {
-  return { kind: "not-a-uki", why };
+/** Said of a file of more than {@link MAX_UKI_BYTES}, whatever it holds. */
+export function tooLargeForUki(sizeBytes: number): string {
+  return `it has ${sizeBytes} bytes, at most ${MAX_UKI_BYTES}`;
+}
+
+function notAUki(why: string, fault: FormatFault): UkiContent {
+  return { kind: "not-a-uki", why, fault };
 }
 
 /** What makes a table of sections one that two readers would read differently, or one without a kernel. */

@@ -6,11 +6,15 @@ import { describe, expect, it } from "vitest";
 import type { AgentContext } from "../../src/agent/agent_context.ts";
 import { prepare } from "../../src/agent/prepare.ts";
 import type { Role } from "../../src/boot/prepared_boot.ts";
-import type { ShimError } from "../../src/errors.ts";
+import type { ErrorCode, ShimError } from "../../src/errors.ts";
+import { fromDescriptor } from "../../src/image/descriptor.ts";
 import { openAgent } from "../support/agent_kit.ts";
-import { bytesWith, bzImage, efiProgram, gptDisk } from "../support/disk_bytes.ts";
+import { blobOf } from "../support/blobs.ts";
+import { arm64Image, bytesWith, bzImage, efiProgram, gptDisk } from "../support/disk_bytes.ts";
 import { failureOf } from "../support/failures.ts";
+import { writeForeignLayout } from "../support/foreign_layout.ts";
 import { HOSTILE_DISKS } from "../support/hostile_disks.ts";
+import { manifestJsonOf, randomDigest, textDocument } from "../support/image_documents.ts";
 import { isoImage } from "../support/iso_bytes.ts";
 import { layoutProblems } from "../support/layout_checker.ts";
 import { machineProblems } from "../support/machine_checker.ts";
@@ -22,6 +26,7 @@ import { MEMORY_DIRECTORY, useTemporaryDirectory } from "../support/temporary_di
 
 const temporary = useTemporaryDirectory(MEMORY_DIRECTORY);
 const MIB = 1024 * 1024;
+const IMAGE_CONFIG = "application/vnd.ironcore.image.config.v1+json";
 
 type Layers = Readonly<Partial<Record<Role, Uint8Array>>>;
 
@@ -89,46 +94,113 @@ const LINUX = { name: ".linux", bytes: bzImage() };
 const uki = (...sections: NonNullable<Parameters<typeof efiProgram>[1]>["sections"] & object) =>
   efiProgram(0x8664, { sections: [LINUX, ...sections] });
 
-const BOOT_FILES: readonly (readonly [name: string, layers: Layers])[] = [
-  ["HD16 an ISO that is zeros", { iso: new Uint8Array(MIB) }],
-  ["HD16 an ISO that is a disk", { iso: gptDisk([]) }],
-  ["HD16 an ISO that begins as a qcow2", { iso: isoImage({ patch: { 0: "QFI\xfb" } }) }],
-  ["HD17 a kernel that is empty", { kernel: new Uint8Array(), initramfs: randomInitramfs() }],
-  ["HD17 a kernel that is text", {
-    kernel: bytesWith(8192, { 0: "#!ipxe\n" }),
-    initramfs: randomInitramfs(),
-  }],
-  ["HD17 a kernel of a bad setup header", {
-    kernel: bzImage({ protocol: 0x100 }),
-    initramfs: randomInitramfs(),
-  }],
-  ["HD17 a kernel of 32 bits", { kernel: bzImage({ is64Bit: false }), initramfs: randomInitramfs() }],
-  ["HD17 a kernel that is cut off", { kernel: bzImage({ loadedBytes: 8192 }), initramfs: randomInitramfs() }],
-  ["HD17 a kernel that is a bomb", {
-    kernel: gzipSync(new Uint8Array(64 * MIB)),
-    initramfs: randomInitramfs(),
-  }],
-  ["HD19 a UKI without kernel", { uki: efiProgram(0x8664, { sections: [{ name: ".initrd", bytes: "x" }] }) }],
-  ["HD19 a UKI of two command lines", {
-    uki: uki({ name: ".cmdline", bytes: "a" }, { name: ".cmdline", bytes: "b" }),
-  }],
-  ["HD19 a UKI of 65,535 sections", { uki: efiProgram(0x8664, { sections: [LINUX], sectionCount: 65_535 }) }],
-  ["HD19 a UKI with a section past its end", {
-    uki: uki({ name: ".cmdline", bytes: "a", fileBytes: 2 ** 30 }),
-  }],
-  ["HD19 a UKI whose sizes wrap", {
-    uki: uki({ name: ".cmdline", fileOffset: 0xfffffff0, fileBytes: 0x20 }),
-  }],
+const beside = (kernel: Uint8Array): Layers => ({ kernel, initramfs: randomInitramfs() });
+
+const BOOT_FILES: readonly (readonly [name: string, layers: Layers, code: ErrorCode])[] = [
+  ["HD16 an ISO that is zeros", { iso: new Uint8Array(MIB) }, "FORMAT_MISMATCH"],
+  ["HD16 an ISO that is a disk", { iso: gptDisk([]) }, "FORMAT_MISMATCH"],
+  ["HD16 an ISO that begins as a qcow2", { iso: isoImage({ patch: { 0: "QFI\xfb" } }) }, "FORMAT_MISMATCH"],
+  ["HD17 a kernel that is empty", beside(new Uint8Array()), "FORMAT_MISMATCH"],
+  ["HD17 a kernel that is text", beside(bytesWith(8192, { 0: "#!ipxe\n" })), "FORMAT_MISMATCH"],
+  ["HD17 a kernel of a bad setup header", beside(bzImage({ protocol: 0x100 })), "FORMAT_MISMATCH"],
+  ["HD17 a kernel of 32 bits", beside(bzImage({ is64Bit: false })), "FORMAT_MISMATCH"],
+  ["HD17 a kernel for another architecture", beside(arm64Image()), "FORMAT_MISMATCH"],
+  ["HD17 a kernel that is cut off", beside(bzImage({ loadedBytes: 8192 })), "FORMAT_MISMATCH"],
+  ["HD17 a kernel that is a bomb", beside(gzipSync(new Uint8Array(64 * MIB))), "FORMAT_MISMATCH"],
+  [
+    "HD19 a UKI without kernel",
+    { uki: efiProgram(0x8664, { sections: [{ name: ".initrd", bytes: "x" }] }) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI of two command lines",
+    { uki: uki({ name: ".cmdline", bytes: "a" }, { name: ".cmdline", bytes: "b" }) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI of two command lines in the kernel's place",
+    { kernel: uki({ name: ".cmdline", bytes: "a" }, { name: ".cmdline", bytes: "b" }) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI of 65,535 sections",
+    { uki: efiProgram(0x8664, { sections: [LINUX], sectionCount: 65_535 }) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI whose table goes past its end",
+    { uki: efiProgram(0x8664, { headerAt: 7900, sectionCount: 96 }).slice(0, 8192) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI with a section past its end",
+    { uki: uki({ name: ".cmdline", bytes: "a", fileBytes: 2 ** 30 }) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI whose sections overlap",
+    { uki: uki({ name: ".cmdline", bytes: "a", fileOffset: 0x400 }) },
+    "FORMAT_UNSAFE",
+  ],
+  [
+    "HD19 a UKI whose sizes wrap",
+    { uki: uki({ name: ".cmdline", fileOffset: 0xfffffff0, fileBytes: 0x20 }) },
+    "FORMAT_UNSAFE",
+  ],
 ];
 
 describe("a machine of a hostile boot file", () => {
-  it.each(BOOT_FILES)("%s: nothing is made of it", async (_name, layers) => {
+  it.each(BOOT_FILES)("%s: nothing is made of it", async (_name, layers, code) => {
     const context = await openScene();
     const failure = await refuse(context, "refused", layers);
     // No mode of boot is left, and the file is why.
-    expect(failure.code).toBe("BOOT_MODE_IMPOSSIBLE");
-    expect(JSON.stringify([failure.message, failure.details])).toMatch(/is no (?:ISO|kernel|unified)/);
+    expect(failure.code).toBe(code);
+    expect(failure.message).toMatch(
+      /is no (?:ISO|kernel|unified)|kernel is for arm64|kernel image, but it has two/,
+    );
+    expect(failure.details).toMatchObject({
+      modes: [{}, {}, {}, {}],
+      remedy: expect.stringContaining("anew"),
+    });
     expect(await readdir(join(context.rootDirectory, "machines"))).toEqual(["vm-sound"]);
+  });
+
+  it("HD17 a kernel of 1 GiB: LIMIT_EXCEEDED before any of it is asked for, S0", async () => {
+    const context = await openScene();
+    const kernel = {
+      mediaType: "application/vnd.ironcore.image.kernel",
+      digest: randomDigest(),
+      size: 2 ** 30,
+    };
+    const config = blobOf(new TextEncoder().encode("{}"), { mediaType: IMAGE_CONFIG });
+    const manifest = textDocument(
+      JSON.stringify(manifestJsonOf([kernel], { config: fromDescriptor(config.descriptor) })),
+    );
+    const directory = join(temporary(), "large");
+    await writeForeignLayout(directory, { entries: [{ ...manifest, tag: "1" }], blobs: [config] });
+    const before = await treeOf(context.rootDirectory);
+    const reference = { transport: "oci", directory, tag: "1" } as const;
+    const failure = await failureOf(prepare(context, prepareWish(reference, { id: "vm-refused" })));
+    expect([failure.code, failure.message]).toEqual([
+      "LIMIT_EXCEEDED",
+      expect.stringContaining("it has 1073741824 bytes, a kernel has less than 1073741824"),
+    ]);
+    expect(await treeOf(context.rootDirectory)).toEqual(before);
+  });
+
+  it("HD16 a hybrid GPT on an ISO: attached as a CD only, raw and read-only", async () => {
+    const context = await openScene();
+    const iso = isoImage({ entries: [{ platform: 0xef }], patch: { 510: [0x55, 0xaa], 512: "EFI PART" } });
+    const { reference } = await publishLayout(join(temporary(), "hybrid"), [osImage({ iso })]);
+    const { boot, machine } = await prepare(context, prepareWish(reference, { id: "vm-iso" }));
+    expect([boot.mode, machine?.disks]).toEqual(["iso", []]);
+    const xml = await readFile(join(context.rootDirectory, "machines/vm-iso/domain.xml"), "utf8");
+    const disks = xml.match(/<disk [^]*?<\/disk>/g) ?? [];
+    expect(disks).toHaveLength(1);
+    expect(disks[0]).toMatch(/device="cdrom"[^]*type="raw"[^]*<readonly\/>/);
+    expect(disks[0]).toContain(boot.iso);
+    expect(layoutProblems(context.rootDirectory)).toEqual([]);
+    expect(machineProblems(context.rootDirectory)).toEqual([]);
   });
 
   it.each<[string, Layers]>([

@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { windowOf } from "../../src/boot/byte_window.ts";
 import { HEAD_BYTES } from "../../src/boot/disk_content.ts";
 import { recogniseInitramfs } from "../../src/boot/initramfs_content.ts";
+import type { FormatFault } from "../../src/boot/format_fault.ts";
 import { recogniseIso } from "../../src/boot/iso_content.ts";
 import { type KernelContent, recogniseKernel } from "../../src/boot/kernel_content.ts";
 import { recogniseUki } from "../../src/boot/uki_content.ts";
@@ -21,7 +22,11 @@ async function kernelIn(path: string): Promise<KernelContent> {
 }
 
 describe("recogniseKernel on real files", () => {
-  const NO_HEADER = { kind: "not-a-kernel", why: "it has no bzImage, arm64 Image or EFI/PE header" } as const;
+  const NO_HEADER = {
+    kind: "not-a-kernel",
+    why: "it has no bzImage, arm64 Image or EFI/PE header",
+    fault: "FORMAT_MISMATCH",
+  } as const;
   const GUEST_KERNEL = {
     kind: "kernel",
     format: "bzImage",
@@ -44,6 +49,7 @@ describe("recogniseKernel on real files", () => {
     ["initramfs", {
       kind: "not-a-kernel",
       why: "it is compressed by gzip, and does not begin with an arm64 Image",
+      fault: "FORMAT_MISMATCH",
     }],
     ["rootfs-ext4", NO_HEADER],
     ["disk-bios", NO_HEADER],
@@ -58,6 +64,7 @@ describe("recogniseKernel on real files", () => {
     expect(await kernelIn(path)).toEqual({
       kind: "not-a-kernel",
       why: expect.stringMatching(/^it is cut off: its setup header says \d+ bytes, it has 1048576$/),
+      fault: "FORMAT_MISMATCH",
     });
   });
 
@@ -82,13 +89,14 @@ describe("recogniseUki on real files", () => {
     });
   });
 
-  it.each<[GuestPartKind, string]>([
-    ["kernel", "it has no section .linux"],
-    ["initramfs", "it is no EFI program"],
-  ])("takes our guest's %s for none", async (kind, why) => {
+  it.each<[GuestPartKind, string, FormatFault]>([
+    ["kernel", "it has no section .linux", "FORMAT_UNSAFE"],
+    ["initramfs", "it is no EFI program", "FORMAT_MISMATCH"],
+  ])("takes our guest's %s for none", async (kind, why, fault) => {
     expect((await recogniseFile(await makeGuestPart(kind), recogniseUki)).content).toEqual({
       kind: "not-a-uki",
       why,
+      fault,
     });
   });
 });
@@ -153,6 +161,7 @@ describe("recogniseIso on real files", () => {
     expect((await recogniseFile(await makeGuestPart("disk-uefi"), recogniseIso)).content).toEqual({
       kind: "not-an-iso",
       why: "it has no volume descriptor of ISO 9660 or UDF",
+      fault: "FORMAT_MISMATCH",
     });
   });
 });

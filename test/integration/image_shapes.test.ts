@@ -136,7 +136,7 @@ describe("prepare", () => {
       modes,
     });
     const { stderr } = await bootshim(["prepare", reference, "--variant", "metal", "-o", "json"], { root });
-    expect(JSON.parse(stderr)).toMatchObject({ error: { code: "BOOT_MODE_IMPOSSIBLE", details: { modes } } });
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: "FORMAT_MISMATCH", details: { modes } } });
   });
 
   it("shape 16: the machine's disk is writable by its group, and by nobody else", async () => {

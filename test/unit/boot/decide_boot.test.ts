@@ -8,6 +8,7 @@ import {
   modeVerdicts,
   requireLayersFor,
 } from "../../../src/boot/decide_boot.ts";
+import type { ErrorCode } from "../../../src/errors.ts";
 import type { KernelContent } from "../../../src/boot/kernel_content.ts";
 import type { BootMode, Role } from "../../../src/boot/prepared_boot.ts";
 import {
@@ -34,6 +35,11 @@ import {
 import { refusalOf } from "../../support/failures.ts";
 
 type Expected = Omit<BootDecision, "modes">;
+
+/** Layers of a few bytes, in these roles. */
+function sizesOf(roles: Iterable<Role>): ReadonlyMap<Role, number> {
+  return new Map(Array.from(roles, (role) => [role, 4096]));
+}
 
 function byDisk(firmware: "bios" | "uefi", reason: string): Expected {
   return {
@@ -273,8 +279,7 @@ describe("decideBoot", () => {
   });
 
   it("refuses dummies with a bare rootfs, telling why not for every mode", () => {
-    const uki = { kind: "not-a-uki", why: "it has no section .linux" } as const;
-    const found = findings({ rootfs: EXT, kernel: DUMMY, initramfs: { isInitramfs: false }, uki });
+    const found = findings({ rootfs: EXT, kernel: DUMMY, initramfs: { isInitramfs: false } });
     const modes = [
       { mode: "disk", possible: false, why: "the rootfs is a bare ext4 file system without boot loader" },
       {
@@ -282,11 +287,7 @@ describe("decideBoot", () => {
         possible: false,
         why: "the kernel layer is no kernel: it begins with zeros only: a dummy",
       },
-      {
-        mode: "uki",
-        possible: false,
-        why: "the uki layer is no unified kernel image: it has no section .linux",
-      },
+      { mode: "uki", possible: false, why: "the image has no uki layer" },
       { mode: "iso", possible: false, why: "the image has no iso layer" },
     ];
     expect(refusalOf(() => decideBoot(found, AUTO))).toEqual({
@@ -294,9 +295,75 @@ describe("decideBoot", () => {
       message:
         "Cannot boot the image in any mode: disk: the rootfs is a bare ext4 file system without boot loader; " +
         "kernel: the kernel layer is no kernel: it begins with zeros only: a dummy; " +
-        "uki: the uki layer is no unified kernel image: it has no section .linux; iso: the image has no iso layer",
+        "uki: the image has no uki layer; iso: the image has no iso layer",
       details: { modes },
     });
+  });
+
+  const TEXT: KernelContent = {
+    kind: "not-a-kernel",
+    why: "it has no bzImage, arm64 Image or EFI/PE header",
+    fault: "FORMAT_MISMATCH",
+  };
+  const OVERLAPPING = {
+    kind: "not-a-uki",
+    why: "its sections .linux and .cmdline overlap in the file",
+    fault: "FORMAT_UNSAFE",
+  } as const;
+  const NO_ISO = {
+    kind: "not-an-iso",
+    why: "it has no volume descriptor",
+    fault: "FORMAT_MISMATCH",
+  } as const;
+
+  it.each<[string, Partial<LayerFindings>, BootWish, ErrorCode, BootMode]>([
+    ["HD17 a kernel that is text", { rootfs: EXT, kernel: TEXT }, AUTO, "FORMAT_MISMATCH", "kernel"],
+    [
+      "HD17 one that is asked for",
+      { rootfs: EFI_DISK, kernel: TEXT },
+      wish("kernel"),
+      "FORMAT_MISMATCH",
+      "kernel",
+    ],
+    ["HD17 a kernel for another architecture", { kernel: ARM_IMAGE }, AUTO, "FORMAT_MISMATCH", "kernel"],
+    [
+      "HD17 a kernel of 1 GiB",
+      { kernel: { ...TEXT, fault: "LIMIT_EXCEEDED" } as const },
+      AUTO,
+      "LIMIT_EXCEEDED",
+      "kernel",
+    ],
+    ["HD19 a UKI beside a dummy", { kernel: DUMMY, uki: OVERLAPPING }, AUTO, "FORMAT_UNSAFE", "uki"],
+    [
+      "HD19 a UKI in the kernel's place",
+      { kernel: UKI_AS_KERNEL, kernelUki: OVERLAPPING },
+      AUTO,
+      "FORMAT_UNSAFE",
+      "kernel",
+    ],
+    ["HD16 an ISO", { iso: NO_ISO }, AUTO, "FORMAT_MISMATCH", "iso"],
+    ["the first of two", { uki: OVERLAPPING, iso: NO_ISO }, AUTO, "FORMAT_UNSAFE", "uki"],
+    ["the one that is asked for", { uki: OVERLAPPING, iso: NO_ISO }, wish("iso"), "FORMAT_MISMATCH", "iso"],
+  ])(
+    "refuses %s that is not what it should be by what is wrong with it",
+    (_name, known, wished, code, mode) => {
+      const found = findings(known);
+      const refusal = refusalOf(() => decideBoot(found, wished));
+      const modes = modeVerdicts(found, wished);
+      expect(refusal).toMatchObject({
+        code,
+        details: {
+          modes,
+          remedy: `publish the image anew, with a ${mode} layer that is what its media type says`,
+        },
+      });
+      expect(refusal.message).toContain(modes.find((each) => each.mode === mode)?.why);
+    },
+  );
+
+  it("boots by another mode beside a layer that is not what it should be", () => {
+    const found = findings({ rootfs: EFI_DISK, kernel: TEXT, uki: OVERLAPPING, iso: NO_ISO });
+    expect(decideBoot(found, AUTO).mode).toBe("disk");
   });
 
   it.each<[BootMode, BootWish["firmware"], string]>([
@@ -367,11 +434,11 @@ describe("requireLayersFor", () => {
     ["an ISO under bios", ["iso"], wish("iso", "bios")],
     ["a disk under uefi beside a kernel", ["rootfs", "kernel"], wish("auto", "uefi")],
   ])("lets %s pass: only its bytes can tell", (_name, roles, wished) => {
-    requireLayersFor(new Set(roles), wished);
+    requireLayersFor(sizesOf(roles), wished);
   });
 
   it("refuses an image that has nothing to boot, with a verdict for every mode", () => {
-    expect(refusalOf(() => requireLayersFor(new Set<Role>(["initramfs", "squashfs"]), AUTO))).toEqual({
+    expect(refusalOf(() => requireLayersFor(sizesOf(["initramfs", "squashfs"]), AUTO))).toEqual({
       code: "BOOT_MODE_IMPOSSIBLE",
       message: "Cannot boot the image in any mode: disk: the image has no rootfs layer; " +
         "kernel: the image has no kernel layer; uki: the image has no uki layer; iso: the image has no iso layer",
@@ -414,11 +481,28 @@ describe("requireLayersFor", () => {
       "uki: the image has no uki layer; iso: the image has no iso layer",
     ],
   ])("refuses %s", (_name, roles, wished, tail) => {
-    const { code, message } = refusalOf(() => requireLayersFor(new Set(roles), wished));
+    const { code, message } = refusalOf(() => requireLayersFor(sizesOf(roles), wished));
     expect({ code, message }).toEqual({
       code: "BOOT_MODE_IMPOSSIBLE",
       message: `Cannot boot the image ${tail}`,
     });
+  });
+
+  it.each<[string, ReadonlyMap<Role, number>, string]>([
+    [
+      "HD17 a kernel of 1 GiB",
+      new Map([["kernel", 2 ** 30]]),
+      "kernel: the kernel layer is no kernel: it has 1073741824 bytes, a kernel has less than 1073741824",
+    ],
+    [
+      "a UKI over 4 GiB",
+      new Map([["uki", 2 ** 32 + 1]]),
+      "uki: the uki layer is no unified kernel image: it has 4294967297 bytes, at most 4294967296",
+    ],
+  ])("refuses %s by its size", (_name, sizes, why) => {
+    const { code, message } = refusalOf(() => requireLayersFor(sizes, AUTO));
+    expect([code, message]).toEqual(["LIMIT_EXCEEDED", expect.stringContaining(why)]);
+    requireLayersFor(new Map([...sizes, ["rootfs", 4096]]), AUTO);
   });
 
   it("never refuses what decideBoot would take", () => {
@@ -436,7 +520,7 @@ describe("requireLayersFor", () => {
             const found = findings({ rootfs, kernel, ...other });
             if (!isPossible(() => decideBoot(found, wished))) continue;
             decided++;
-            requireLayersFor(rolesOf(found), wished);
+            requireLayersFor(sizesOf(rolesOf(found)), wished);
           }
         }
       }

@@ -18,7 +18,11 @@ const iso = (further: Partial<IsoImage> = {}): IsoImage => ({
   hybrid: null,
   ...further,
 });
-const notAnIso = (why: string): IsoContent => ({ kind: "not-an-iso", why });
+const notAnIso = (why: string): IsoContent => ({
+  kind: "not-an-iso",
+  why,
+  fault: "FORMAT_MISMATCH",
+});
 const NO_DESCRIPTOR = notAnIso("it has no volume descriptor of ISO 9660 or UDF");
 
 describe("recogniseIso", () => {

@@ -1,17 +1,22 @@
 import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { windowOf } from "../../../src/boot/byte_window.ts";
+import type { FormatFault } from "../../../src/boot/format_fault.ts";
 import { type Kernel, type KernelContent, recogniseKernel } from "../../../src/boot/kernel_content.ts";
+import { DUMMY } from "../../support/boot_findings.ts";
 import { arm64Image, bytesWith, bzImage, efiProgram } from "../../support/disk_bytes.ts";
 import { watched } from "../../support/watched_window.ts";
 import { tarOf } from "../../support/tar_bytes.ts";
 
 const GIB = 1024 ** 3;
-const notAKernel = (why: string): KernelContent => ({ kind: "not-a-kernel", why });
+const notAKernel = (why: string, fault: FormatFault = "FORMAT_MISMATCH"): KernelContent => ({
+  kind: "not-a-kernel",
+  why,
+  fault,
+});
 const NO_HEADER = notAKernel("it has no bzImage, arm64 Image or EFI/PE header");
 const BROKEN_PE = notAKernel("its EFI/PE header is broken or for an unknown machine");
 const NOT_EFI = notAKernel("its PE header is not that of a 64-bit EFI application");
-const DUMMY = notAKernel("it begins with zeros only: a dummy");
 
 const kernel = (format: Kernel["format"], further: Partial<Kernel> = {}): Kernel => ({
   kind: "kernel",
@@ -189,10 +194,10 @@ describe("recogniseKernel", () => {
     expect(readBytes()).toBeLessThanOrEqual(10 * 1024);
   });
 
-  it("HD17 looks at the head of 1 GiB only, and not at all at more", async () => {
-    expect(await recogniseKernel(windowOf(new Uint8Array(4096), GIB))).toEqual(DUMMY);
-    expect(await recogniseKernel(windowOf(bzImage(), GIB + 1))).toEqual(
-      notAKernel("it has 1073741825 bytes, at most 1073741824 are a kernel"),
+  it("HD17 looks at the head only, and not at all at 1 GiB and more", async () => {
+    expect(await recogniseKernel(windowOf(new Uint8Array(4096), GIB - 1))).toEqual(DUMMY);
+    expect(await recogniseKernel(windowOf(bzImage(), GIB))).toEqual(
+      notAKernel("it has 1073741824 bytes, a kernel has less than 1073741824", "LIMIT_EXCEEDED"),
     );
   });
 

@@ -204,6 +204,15 @@ describe("modeVerdicts", () => {
       "the kernel is for arm64, the manifest for amd64",
     ],
     [
+      "HD19 a unified kernel image that is a broken one",
+      {
+        kernel: UKI_AS_KERNEL,
+        kernelUki: { kind: "not-a-uki", why: "it has two sections .cmdline", fault: "FORMAT_UNSAFE" },
+      },
+      false,
+      "the kernel layer is a unified kernel image, but it has two sections .cmdline",
+    ],
+    [
       "a dummy",
       { kernel: DUMMY },
       false,
@@ -329,7 +338,7 @@ describe("modeVerdicts", () => {
     ],
     [
       "HD19 something else",
-      { uki: { kind: "not-a-uki", why: "it has two sections .cmdline" } },
+      { uki: { kind: "not-a-uki", why: "it has two sections .cmdline", fault: "FORMAT_UNSAFE" } },
       "auto",
       false,
       "the uki layer is no unified kernel image: it has two sections .cmdline",
@@ -400,7 +409,13 @@ describe("modeVerdicts", () => {
     ],
     [
       "HD16 something else",
-      { iso: { kind: "not-an-iso", why: "it has no volume descriptor of ISO 9660 or UDF" } },
+      {
+        iso: {
+          kind: "not-an-iso",
+          why: "it has no volume descriptor of ISO 9660 or UDF",
+          fault: "FORMAT_MISMATCH",
+        },
+      },
       "auto",
       false,
       "the iso layer is no ISO image: it has no volume descriptor of ISO 9660 or UDF",

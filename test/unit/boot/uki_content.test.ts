@@ -1,10 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { windowOf } from "../../../src/boot/byte_window.ts";
+import type { FormatFault } from "../../../src/boot/format_fault.ts";
 import { recogniseUki, type UkiContent } from "../../../src/boot/uki_content.ts";
 import { bytesWith, bzImage, efiProgram, type SectionBytes } from "../../support/disk_bytes.ts";
 import { watched } from "../../support/watched_window.ts";
 
-const notAUki = (why: string): UkiContent => ({ kind: "not-a-uki", why });
+const notAUki = (why: string, fault: FormatFault = "FORMAT_UNSAFE"): UkiContent => ({
+  kind: "not-a-uki",
+  why,
+  fault,
+});
 const LINUX: SectionBytes = { name: ".linux", bytes: bzImage() };
 const uki = (...sections: readonly SectionBytes[]) => efiProgram(0x8664, { sections: [LINUX, ...sections] });
 const words = { cmdline: null, osrel: null, uname: null, isTextUnseen: false };
@@ -152,16 +157,16 @@ describe("recogniseUki", () => {
     [
       "HD19 another machine",
       efiProgram(0x5064, { sections: [LINUX] }),
-      notAUki("its EFI/PE header is broken or for an unknown machine"),
+      notAUki("its EFI/PE header is broken or for an unknown machine", "FORMAT_MISMATCH"),
     ],
     [
       "a 32-bit header",
       efiProgram(0x8664, { sections: [LINUX], magic: 0x10b }),
-      notAUki("its PE header is not that of a 64-bit EFI application"),
+      notAUki("its PE header is not that of a 64-bit EFI application", "FORMAT_MISMATCH"),
     ],
-    ["zeros", new Uint8Array(1024 * 1024), notAUki("it is no EFI program")],
-    ["an empty file", new Uint8Array(), notAUki("it is no EFI program")],
-    ["text", bytesWith(100, { 0: "hello" }), notAUki("it is no EFI program")],
+    ["zeros", new Uint8Array(1024 * 1024), notAUki("it is no EFI program", "FORMAT_MISMATCH")],
+    ["an empty file", new Uint8Array(), notAUki("it is no EFI program", "FORMAT_MISMATCH")],
+    ["text", bytesWith(100, { 0: "hello" }), notAUki("it is no EFI program", "FORMAT_MISMATCH")],
   ])("tells %s", async (_name, bytes, expected) => {
     const { window, readBytes } = watched(windowOf(bytes));
     const startedAt = performance.now();
@@ -172,7 +177,7 @@ describe("recogniseUki", () => {
 
   it("does not look at more than 4 GiB", async () => {
     expect(await recogniseUki(windowOf(uki(), 4 * 1024 ** 3 + 1))).toEqual(
-      notAUki("it has 4294967297 bytes, at most 4294967296"),
+      notAUki("it has 4294967297 bytes, at most 4294967296", "LIMIT_EXCEEDED"),
     );
   });
 
