@@ -22,7 +22,7 @@ const MAX_EMPTY_DISK_BYTES = 64 * 2 ** 40;
 export async function makeEmptyDisks(
   role: "scratch" | "data",
   wishes: readonly EmptyDiskWish[],
-  { directory, place, fileSystem }: DiskPlace,
+  { directory, place, fileSystem, folder }: DiskPlace,
 ): Promise<MachineDisk[]> {
   requireDistinct(wishes);
   const disks: MachineDisk[] = [];
@@ -35,7 +35,7 @@ export async function makeEmptyDisks(
         `Cannot make a disk of ${sizeBytes} bytes: must be from 1 to ${MAX_EMPTY_DISK_BYTES} bytes`,
       );
     }
-    await writeEmptyFile(join(directory, name), virtualSizeBytes, fileSystem);
+    await writeEmptyFile(join(directory, name), virtualSizeBytes, { fileSystem, folder });
     disks.push({
       role,
       path: join(place, name),

@@ -5,6 +5,7 @@ import { ShimError } from "../errors.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { withIoErrors } from "../host/io_error.ts";
 import { copyFileSparsely, growFile, reflinkFile, writeOverlayFile } from "../machine/disk_file.ts";
+import type { NewFolder } from "../machine/seal_machine.ts";
 import { convertImage, growImage } from "../qemu/qemu_img.ts";
 import type { MachineDisk } from "./prepare_document.ts";
 
@@ -18,6 +19,8 @@ export type DiskPlace = {
   readonly directory: string;
   readonly place: string;
   readonly fileSystem: FileSystem;
+  /** Of the machine; what is written at once is sealed in it. */
+  readonly folder?: NewFolder;
   readonly signal?: AbortSignal | undefined;
   /** Something the user should know, but that stops nothing. */
   readonly note: (message: string) => void;

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { PreparedBoot } from "../boot/prepared_boot.ts";
 import { ShimError } from "../errors.ts";
+import { runAtMost } from "../host/at_most.ts";
 import { canHoldSockets } from "../hypervisor/check_domain.ts";
 import { requireMachineSize, requireUuid } from "../hypervisor/check_domain.ts";
 import { defineDomain, type DomainWishes } from "../hypervisor/define_domain.ts";
@@ -13,7 +14,8 @@ import { describeIssues } from "../image/json_document.ts";
 import { copyFileSparsely, writeNewFile } from "../machine/disk_file.ts";
 import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
 import { type MachineRecord, sameWishes } from "../machine/machine_record.ts";
-import type { HeldMachine } from "../machine/held_machine.ts";
+import type { Build, HeldMachine } from "../machine/held_machine.ts";
+import type { NewFolder } from "../machine/seal_machine.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { bootCopiesOf } from "./boot_copies.ts";
 import { chooseAcceleration, chooseFirmware, requireFirmware, requireHostParts } from "./host_facts.ts";
@@ -68,6 +70,8 @@ const BUILDING = new Turns(8);
 const DOMAIN_XML_NAME = "domain.xml";
 const CONSOLE_LOG_NAME = "console.log";
 const NVRAM_NAME = "nvram.fd";
+/** Dozens of small files tell of firmware, and most machines boot without. */
+const NOT_ASKED_FOR = { firmware: null, reason: "the machine boots without UEFI" } as const;
 
 /**
  * Makes a machine's folder: disks, NVRAM, definitions and record, complete or absent. The same id with the same wishes
@@ -84,9 +88,9 @@ export async function prepareMachine(
   const id = parseMachineId(parts.machine.id);
   checkProvisioning(parts.machine.provisioning);
   const wishes = recordedWishes(parts);
-  const build = async (directory: string) =>
+  const build: Build = async (directory, folder) =>
     await BUILDING.take(
-      async () => await buildMachine(context, { ...parts, id, directory, options }),
+      async () => await buildMachine(context, { ...parts, id, directory, folder, options }),
       { signal: options.signal },
     );
   const create = async (held: HeldMachine) =>
@@ -207,11 +211,12 @@ async function makeBootFiles(
 type Building = Parts & {
   readonly id: MachineId;
   readonly directory: string;
+  readonly folder: NewFolder;
   readonly options: MachineOptions;
 };
 
 async function buildMachine(context: AgentContext, building: Building): Promise<MachineRecord> {
-  const { pulled, boot, machine, id, directory, options } = building;
+  const { pulled, boot, machine, id, directory, folder, options } = building;
   const { fileSystem } = context.machines;
   const { signal } = options;
   const place = context.machines.directoryOf(id);
@@ -222,8 +227,10 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     signal,
   });
   await requireHostParts(machine);
-  const uefiFirmware = await chooseFirmware(context, boot.architecture, { secureBoot: machine.secureBoot });
-  const diskPlace = { directory, place, fileSystem, signal, note: context.note };
+  const uefiFirmware = boot.firmware === "uefi"
+    ? await chooseFirmware(context, boot.architecture, { secureBoot: machine.secureBoot })
+    : NOT_ASKED_FOR;
+  const diskPlace = { directory, folder, place, fileSystem, signal, note: context.note };
   const provisioned = await makeProvisioning(machine.provisioning, { id, uuid }, diskPlace);
   const disks = [
     ...await makeBootDisks(building, diskPlace),
@@ -255,13 +262,18 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
     wishes: machine,
     host: { acceleration, uefiFirmware, keepOwnership: context.isRoot },
   });
-  await writeNewFile(join(directory, DOMAIN_XML_NAME), renderDomainXml(definition), { fileSystem });
   // A machine with a TPM boots its own files already.
   const copies = machine.tpm ? null : bootCopiesOf(place);
-  for (const fragment of FRAGMENTS) {
-    const path = join(directory, fragmentName(fragment));
-    await writeNewFile(path, renderFragment(definition, fragment, { copies }), { fileSystem });
-  }
+  const texts: readonly (readonly [name: string, text: string])[] = [
+    [DOMAIN_XML_NAME, renderDomainXml(definition)],
+    ...FRAGMENTS.map((fragment) =>
+      [fragmentName(fragment), renderFragment(definition, fragment, { copies })] as const
+    ),
+  ];
+  // Side by side, so that one commit of the file system's journal makes them all durable.
+  await runAtMost(texts.length, texts, { signal }, async ([name, text]) => {
+    await writeNewFile(join(directory, name), text, { fileSystem, folder });
+  });
   const document: MachineDocument = {
     id,
     uuid,

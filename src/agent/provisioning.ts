@@ -71,10 +71,10 @@ function requireJsonObject(bytes: Uint8Array): void {
 export async function makeProvisioning(
   wishes: ProvisioningWishes,
   { id, uuid }: { readonly id: string; readonly uuid: string },
-  { directory, place, fileSystem }: DiskPlace,
+  { directory, place, fileSystem, folder }: DiskPlace,
 ): Promise<{ ignitionPath: string | null; seed: MachineDisk | null }> {
   const { ignition, userData, metadata } = wishes;
-  if (ignition !== null) await writeNewFile(join(directory, IGNITION_NAME), ignition, { fileSystem });
+  if (ignition !== null) await writeNewFile(join(directory, IGNITION_NAME), ignition, { fileSystem, folder });
   return {
     ignitionPath: ignition === null ? null : join(place, IGNITION_NAME),
     seed: userData === null && metadata === null ? null : await makeSeed(),
@@ -86,7 +86,7 @@ export async function makeProvisioning(
       { name: "meta-data", bytes: metadata ?? encode(`instance-id: ${uuid}\nlocal-hostname: ${id}\n`) },
       { name: "user-data", bytes: userData ?? encode("#cloud-config\n{}\n") },
     ]);
-    await writeNewFile(join(directory, SEED_NAME), bytes, { fileSystem });
+    await writeNewFile(join(directory, SEED_NAME), bytes, { fileSystem, folder });
     return {
       role: "seed",
       path: join(place, SEED_NAME),

@@ -18,8 +18,11 @@ import {
 } from "../host/file_system.ts";
 import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { isReflinkUnsupported } from "../host/reflink.ts";
+import type { NewFile, NewFolder } from "./seal_machine.ts";
 
 type MakeOptions = { readonly fileSystem: FileSystem; readonly signal?: AbortSignal | undefined };
+/** `folder`: of the machine that the file is made for; it is sealed then, and must not change any more. */
+type WriteOptions = MakeOptions & { readonly folder?: NewFolder | undefined };
 type CopyOptions = MakeOptions & {
   /** Whether the source may be a link: a file of the host's own, such as a firmware's, often is one. */
   readonly mayFollow?: boolean;
@@ -27,7 +30,7 @@ type CopyOptions = MakeOptions & {
 
 /**
  * Each of these makes one new file, the owner's alone, in a directory that nobody else knows yet; a failure may leave a
- * part of it there, which goes with the directory. Nothing is synced: `MachineStore.create` does, for all files at once.
+ * part of it there, which goes with the directory. What is not sealed is not synced, either: `MachineStore.create` does.
  */
 
 /**
@@ -87,42 +90,42 @@ export async function growFile(path: string, sizeBytes: number, fileSystem: File
 }
 
 /** Writes a fresh overlay. @throws {ShimError} REQUEST_INVALID as `renderOverlay`; NO_SPACE, BUSY, IO_ERROR */
-export async function writeOverlayFile(
-  path: string,
-  overlay: Overlay,
-  { fileSystem }: MakeOptions,
-): Promise<void> {
+export async function writeOverlayFile(path: string, overlay: Overlay, options: WriteOptions): Promise<void> {
   const { parts, sizeBytes } = renderOverlay(overlay);
-  await withIoErrors({ action: "make an overlay", path }, async () => {
-    await withOpenFile(path, { flags: CREATE_NEW, mode: 0o600, fileSystem }, async (file) => {
-      for (const { offsetBytes, bytes } of parts) await file.write(bytes, offsetBytes);
-      await file.truncate(sizeBytes);
-    });
+  const file = { path, action: "make an overlay", isWritable: true };
+  await writeFile(file, options, async (file) => {
+    for (const { offsetBytes, bytes } of parts) await file.write(bytes, offsetBytes);
+    await file.truncate(sizeBytes);
   });
 }
 
-/** Writes a new small file. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
+/** Writes a new small file that the guest does not write. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
 export async function writeNewFile(
   path: string,
   content: string | Uint8Array,
-  { fileSystem }: MakeOptions,
+  options: WriteOptions,
 ): Promise<void> {
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-  await withIoErrors({ action: "write", path }, async () => {
-    await withOpenFile(path, { flags: CREATE_NEW, mode: 0o600, fileSystem }, async (file) => {
-      await file.write(bytes, 0);
-    });
-  });
+  await writeFile({ path, action: "write", isWritable: false }, options, (file) => file.write(bytes, 0));
 }
 
 /** Makes a new file of zeros, which takes no space. @throws {ShimError} NO_SPACE, BUSY, IO_ERROR */
-export async function writeEmptyFile(path: string, sizeBytes: number, fileSystem: FileSystem): Promise<void> {
-  await withIoErrors({ action: "make a disk", path }, async () => {
-    await withOpenFile(
-      path,
-      { flags: CREATE_NEW, mode: 0o600, fileSystem },
-      (file) => file.truncate(sizeBytes),
-    );
+export async function writeEmptyFile(path: string, sizeBytes: number, options: WriteOptions): Promise<void> {
+  const file = { path, action: "make a disk", isWritable: true };
+  await writeFile(file, options, (file) => file.truncate(sizeBytes));
+}
+
+async function writeFile(
+  { path, action, isWritable }: NewFile & { readonly action: string },
+  { fileSystem, folder }: WriteOptions,
+  fill: (file: OpenFile) => Promise<void>,
+): Promise<void> {
+  const mode = folder?.modeFor(isWritable) ?? 0o600;
+  await withIoErrors({ action, path }, async () => {
+    await withOpenFile(path, { flags: CREATE_NEW, mode, fileSystem }, async (file) => {
+      await fill(file);
+      await folder?.seal(file, { path, isWritable });
+    });
   });
 }
 

@@ -1,7 +1,11 @@
 import type { MachineRecord } from "./machine_record.ts";
+import type { NewFolder } from "./seal_machine.ts";
 
-/** Fills a directory of its own with regular files and gives the record, which names them by their final paths. */
-export type Build = (directory: string) => Promise<MachineRecord>;
+/**
+ * Fills a directory of its own with regular files and gives the record, which names them by their final paths. What it
+ * does not seal itself is sealed after it.
+ */
+export type Build = (directory: string, folder: NewFolder) => Promise<MachineRecord>;
 
 export type HoldOptions = {
   readonly signal?: AbortSignal | undefined;
@@ -35,7 +39,7 @@ export type HeldMachine = {
   add(name: string, fill: (path: string) => Promise<void>): Promise<void>;
   /**
    * Removes the machine with everything in its directory; what links in there point to stays. After a crash it is there
-   * whole or gone, and its remains go with the next create or remove of this id, or with `sweepMachines`.
+   * whole or gone, and its remains go with the next create or remove of this id, or with `MachineStore.sweep`.
    *
    * @throws {ShimError} MACHINE_NOT_FOUND; CONFLICT when what is in its place is no directory; BUSY, IO_ERROR
    */

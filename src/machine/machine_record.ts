@@ -20,7 +20,9 @@ const digest = z.string().transform((text, context) => {
 /**
  * Typed unknown, because readers have to parse it for what they make of it; but it must survive being JSON.
  */
-const opaqueJson = z.unknown().refine((value) => z.json().safeParse(value).success, "must be a JSON value");
+const opaqueJson = z.unknown().refine((value) => isJson(value), "must be a JSON value");
+/** Definitions have a dozen levels. */
+const MAX_JSON_DEPTH = 100;
 const recordJson = z.strictObject({
   schemaVersion: z.literal(SCHEMA_VERSION),
   id: z.string().refine(isMachineId, "must be a machine id"),
@@ -71,4 +73,14 @@ function canonical(value: unknown): string {
     if (typeof part !== "object" || part === null || Array.isArray(part)) return part;
     return Object.fromEntries(Object.entries(part).sort(([a], [b]) => a < b ? -1 : 1));
   });
+}
+
+/** By hand: a schema of itself takes most of a machine's making. */
+function isJson(value: unknown, depth = 0): boolean {
+  if (value === null || typeof value === "string" || typeof value === "boolean") return true;
+  if (typeof value === "number") return Number.isFinite(value);
+  if (typeof value !== "object" || depth === MAX_JSON_DEPTH) return false;
+  if (Array.isArray(value)) return value.every((each) => isJson(each, depth + 1));
+  const isPlain = [Object.prototype, null].includes(Object.getPrototypeOf(value));
+  return isPlain && Object.values(value).every((each) => isJson(each, depth + 1));
 }

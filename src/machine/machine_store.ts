@@ -9,7 +9,7 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { ShimError } from "../errors.ts";
-import { setAccess, statusIfThere, syncDirectory, unlinkIfThere } from "../host/durable.ts";
+import { statusIfThere, syncDirectory, unlinkIfThere } from "../host/durable.ts";
 import {
   type FileStatus,
   type FileSystem,
@@ -25,13 +25,14 @@ import { lockDirectoryOf, openRootDirectory } from "../host/root_directory.ts";
 import { reflinkFile } from "./disk_file.ts";
 import type { Build, CreateRules, HeldMachine, HoldOptions } from "./held_machine.ts";
 import { findLockedFile } from "./locked_file.ts";
-import { isMachineId, type MachineId } from "./machine_id.ts";
+import { isMachineId, type MachineId, parseMachineId } from "./machine_id.ts";
 import { type MachineRecord, parseMachineRecord } from "./machine_record.ts";
 import { invalidRecord, readRecordFile } from "./record_file.ts";
-import { RECORD_NAME, sealMachine, sharedAccess } from "./seal_machine.ts";
+import { ensureAccess, NewFolder, RECORD_NAME, sharedAccess } from "./seal_machine.ts";
+import { SharedSync } from "./shared_sync.ts";
 
-/** What a machine is called while it is being made or removed. */
-const LEFTOVER = /^\.(.+)\.(?:new|old)-[0-9a-f]{16}$/;
+/** What a machine is called while it is being made or removed: `.ID.part`. Earlier versions had other such names. */
+const LEFTOVER = /^\.(.+)\.(?:part|(?:new|old)-[0-9a-f]{16})$/;
 /** Building may copy a disk, and the second caller for one id waits for the first. */
 const LOCK_TIMEOUT_MS = 300_000;
 
@@ -56,6 +57,8 @@ export class MachineStore {
   readonly #locks: string;
   readonly #groupId: number | null;
   readonly #fileSystem: FileSystem;
+  /** Of the names of machines. */
+  readonly #sync: SharedSync;
 
   /** What machines' files are made through. */
   get fileSystem(): FileSystem {
@@ -67,6 +70,7 @@ export class MachineStore {
     this.#locks = lockDirectoryOf(root);
     this.#groupId = options.groupId;
     this.#fileSystem = options.fileSystem ?? nodeFileSystem;
+    this.#sync = new SharedSync(() => syncDirectory(this.#machines, this.#fileSystem));
   }
 
   /**
@@ -108,10 +112,18 @@ export class MachineStore {
       fileSystem: this.#fileSystem,
     } as const;
     const lockPath = join(this.#locks, `machine-${id}`);
+    let isThere: boolean | undefined;
     const held: HeldMachine = {
-      create: (build, rules) => this.#create(id, build, rules),
+      create: async (build, rules) => {
+        const made = await this.#create(id, build, rules);
+        isThere = true;
+        return made;
+      },
       add: (name, fill) => this.#add(id, { name, fill }),
-      remove: () => this.#remove(id),
+      remove: async () => {
+        isThere = undefined;
+        await this.#remove(id);
+      },
     };
     return await withIoErrors(
       { action: `change machine "${id}"`, path: this.directoryOf(id) },
@@ -120,7 +132,7 @@ export class MachineStore {
           try {
             return await body(held);
           } finally {
-            await this.#forgetLock(id, lockPath);
+            if (!isThere) await this.#forgetLock(id, lockPath);
           }
         }),
     );
@@ -158,17 +170,20 @@ export class MachineStore {
    * @throws {ShimError} NO_SPACE, BUSY, IO_ERROR
    */
   async canReflink(from: string): Promise<boolean> {
-    // Of a name that the sweep knows, should we be killed.
-    const directory = join(this.#machines, `.probe.new-${randomBytes(8).toString("hex")}`);
+    // As a machine that is being made: no sweep takes it from us, and should we be killed, the next one does.
+    const id = parseMachineId(`probe-${randomBytes(8).toString("hex")}`);
+    const directory = this.#partOf(id);
     const fileSystem = this.#fileSystem;
-    return await withIoErrors({ action: "try a reflink", path: directory }, async () => {
+    const attempt = async () => {
       try {
         await fileSystem.mkdir(directory, 0o700);
         return await reflinkFile(from, join(directory, "disk"), { fileSystem });
       } finally {
         await removeTree(directory, fileSystem);
       }
-    });
+    };
+    const context = { action: "try a reflink", path: directory };
+    return await this.hold(id, () => withIoErrors(context, attempt));
   }
 
   /** As `findLockedFile`, in a machine's directory. */
@@ -196,7 +211,11 @@ export class MachineStore {
     for (const id of new Set([...left, ...thrownAway.filter(isMachineId)])) {
       try {
         await this.hold(id, async (held) => {
-          await this.#sweep(id);
+          for (const name of names) {
+            if (LEFTOVER.exec(name)?.[1] === id) {
+              await removeTree(join(this.#machines, name), this.#fileSystem);
+            }
+          }
           // It may have been released meanwhile.
           if (!thrownAway.includes(id) || await this.#statusOf(id) === undefined) return;
           await held.remove();
@@ -214,27 +233,38 @@ export class MachineStore {
     build: Build,
     { isUuidGiven = false }: CreateRules = {},
   ): Promise<{ record: MachineRecord; created: boolean }> {
-    await this.#sweep(id);
     const status = await this.#statusOf(id);
     if (status !== undefined) {
       if (status.kind !== "directory") throw this.#conflict(id);
       return { record: await this.#readForCreate(id), created: false };
     }
-    const directory = join(this.#machines, `.${id}.new-${randomBytes(8).toString("hex")}`);
+    const directory = this.#partOf(id);
     try {
-      await this.#fileSystem.mkdir(directory, 0o700);
-      const record = parseMachineRecord(await build(directory), `the record of machine "${id}"`);
+      const folder = await this.#makeFolder(directory);
+      const record = parseMachineRecord(await build(directory, folder), `the record of machine "${id}"`);
       if (record.id !== id) throw new TypeError(`build gave a record of "${record.id}" for machine "${id}"`);
-      await sealMachine(directory, record, { groupId: this.#groupId, fileSystem: this.#fileSystem });
+      await folder.finish(record);
       const publish = () => this.#fileSystem.rename(directory, this.directoryOf(id));
       await (isUuidGiven ? this.#withOwnUuid(record, publish) : publish());
-      await syncDirectory(this.#machines, this.#fileSystem);
+      await this.#sync.run();
       return { record, created: true };
     } catch (error) {
       // The first failure is the one to tell; what even now stays behind is swept by the next call for this
       // id.
       await removeTree(directory, this.#fileSystem).catch(() => {});
       throw error;
+    }
+  }
+
+  /** What is there was left by a killed call for this id: the living one has its lock, and is us. */
+  async #makeFolder(directory: string): Promise<NewFolder> {
+    const options = { groupId: this.#groupId, fileSystem: this.#fileSystem };
+    try {
+      return await NewFolder.make(directory, options);
+    } catch (error) {
+      if (errnoOf(error) !== "EEXIST") throw error;
+      await removeTree(directory, this.#fileSystem);
+      return await NewFolder.make(directory, options);
     }
   }
 
@@ -253,7 +283,7 @@ export class MachineStore {
     try {
       await fill(partial);
       await withOpenFile(partial, { flags: READ_EXISTING, fileSystem }, async (file) => {
-        await setAccess(file, sharedAccess(0o440, this.#groupId));
+        await ensureAccess(file, sharedAccess(0o440, this.#groupId));
         await file.sync();
       });
       await fileSystem.rename(partial, join(directory, name));
@@ -316,26 +346,19 @@ export class MachineStore {
   }
 
   async #remove(id: MachineId): Promise<void> {
-    await this.#sweep(id);
+    const part = this.#partOf(id);
+    await removeTree(part, this.#fileSystem);
     const status = await this.#statusOf(id);
     if (status === undefined) throw notFound(id);
     if (status.kind !== "directory") throw this.#conflict(id);
-    const away = join(this.#machines, `.${id}.old-${randomBytes(8).toString("hex")}`);
-    await this.#fileSystem.rename(this.directoryOf(id), away);
-    await syncDirectory(this.#machines, this.#fileSystem);
-    await removeTree(away, this.#fileSystem);
+    await this.#fileSystem.rename(this.directoryOf(id), part);
+    await this.#sync.run();
+    await removeTree(part, this.#fileSystem);
   }
 
-  /**
-   * Removes what killed calls for this id left. Their owners are dead: the living one has its lock, and is
-   * us.
-   */
-  async #sweep(id: MachineId): Promise<void> {
-    for (const name of await this.#fileSystem.readdir(this.#machines)) {
-      if (LEFTOVER.exec(name)?.[1] === id) {
-        await removeTree(join(this.#machines, name), this.#fileSystem);
-      }
-    }
+  /** Where a machine lies while it is being made or removed: its own, as long as its lock is held. */
+  #partOf(id: MachineId): string {
+    return join(this.#machines, `.${id}.part`);
   }
 
   async #statusOf(id: MachineId): Promise<FileStatus | undefined> {
