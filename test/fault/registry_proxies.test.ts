@@ -58,6 +58,19 @@ describe("proxies", () => {
     expect((await failureOf(stranger.openBlob(descriptor))).code).toBe("REGISTRY_TLS");
   });
 
+  it("RP42 a warning of 1 MB changes nothing behind a proxy either", async () => {
+    await using authority = await TestAuthority.make();
+    const { cert, key } = await authority.issue({ name: "r", for: ["DNS:registry.example"] });
+    const headers = { Warning: `299 - "${"x".repeat(1_000_000)}"` };
+    await using registry = await startFaultServer(() => respond(200, { headers, body: bytes }), {
+      tls: { cert, key },
+    });
+    await using proxy = await startForwardProxy({ "registry.example:443": registry.host });
+    const tls = new Map([["registry.example", { authorities: [authority.file] }]]);
+    await using client = clientBehind("registry.example", { https: proxy.url, tls });
+    expect(await collect(client.openBlob(descriptor))).toEqual(bytes);
+  });
+
   it("an insecure registry is reached through the other proxy, by absolute URLs", async () => {
     await using registry = await startFaultServer((request) => serveRange(request, bytes));
     await using proxy = await startForwardProxy({ "registry.example:5000": registry.host });

@@ -261,4 +261,60 @@ describe("RegistryClient.openBlob over broken connections", () => {
       expect(server.requests.at(-1)?.headers.range).toBe("bytes=1000-299999");
     });
   });
+
+  it.each([
+    [403, "REGISTRY_DENIED"],
+    [401, "REGISTRY_UNAUTHORIZED"],
+    // Google's storage of a URL that expired.
+    [400, "REGISTRY_PROTOCOL"],
+  ])(
+    "RP31 a rest that the storage refuses by %i is asked for by one more redirect, and by no third",
+    async (status, code) => {
+      const { bytes, descriptor } = randomBlob(SIZE_BYTES);
+      for (const refusals of [1, 2]) {
+        const asked: unknown[] = [];
+        let refused = 0;
+        await withRegistry((request, count) => {
+          if (request.path.startsWith("/v2/")) {
+            return respond(307, { headers: { Location: `/storage?signature=${count}` } });
+          }
+          asked.push(request.headers.range);
+          return refused++ < refusals ? respond(status) : serveRange(request, bytes);
+        }, async ({ client, server }) => {
+          const rest = client.openBlob(descriptor, { startByte: 1000 }).then(collect);
+          if (refusals === 1) expect(await rest).toEqual(bytes.subarray(1000));
+          else {
+            const failure = await failureOf(rest);
+            expect([failure.code, failure.message]).toEqual([
+              code,
+              expect.stringContaining(
+                `"${server.host}", where the registry redirected to, answered ${status}`,
+              ),
+            ]);
+            expect(failure.details).toMatchObject({ redirectedTo: server.host });
+            expect(JSON.stringify([failure.message, failure.details])).not.toContain("signature");
+          }
+          expect(asked).toEqual(["bytes=1000-299999", "bytes=1000-299999"]);
+        });
+      }
+    },
+  );
+
+  it("RP31 storage that refuses before it gave anything, and a registry that does, are not asked again", async () => {
+    const { descriptor } = randomBlob(SIZE_BYTES);
+    await withRegistry(
+      ({ path }) =>
+        path.startsWith("/v2/") ? respond(307, { headers: { Location: "/storage" } }) : respond(403),
+      async ({ client, server }) => {
+        expect((await failureOf(client.openBlob(descriptor))).code).toBe("REGISTRY_DENIED");
+        expect(server.requests).toHaveLength(2);
+      },
+    );
+    await withRegistry(() => respond(403), async ({ client, server }) => {
+      expect((await failureOf(client.openBlob(descriptor, { startByte: 1000 }))).code).toBe(
+        "REGISTRY_DENIED",
+      );
+      expect(server.requests).toHaveLength(1);
+    });
+  });
 });
