@@ -94,7 +94,7 @@ async function hashAll(
     running.delete(digest);
     if (found.state === "absent") return; // collected meanwhile
     checkedBlobs += 1;
-    if (found.state === "sound") checkedBytes += found.sizeBytes;
+    if (found.state === "sound") checkedBytes += found.status.sizeBytes;
     else problems.push(corrupt(digest, found));
   });
   return { checkedBlobs, checkedBytes, problems };

@@ -17,6 +17,11 @@ export type ResolvingContext = {
 
 export type Asking = { readonly source: LazySource | null; readonly signal?: AbortSignal | undefined };
 
+export type ReadDocument = VerifiedDocument & {
+  /** It was not in the cache. */
+  readonly isTransferred: boolean;
+};
+
 /** Documents of one image, together: they are all kept in memory until they are stored. */
 const MAX_DOCUMENTS_BYTES = 32 * 1024 * 1024;
 
@@ -25,7 +30,7 @@ export class DocumentReader {
   readonly #context: ResolvingContext;
   readonly #name: string;
   readonly #asking: Asking;
-  readonly #documents = new Map<Digest, VerifiedDocument>();
+  readonly #documents = new Map<Digest, ReadDocument>();
   transferredBytes = 0;
   #totalBytes = 0;
 
@@ -39,8 +44,9 @@ export class DocumentReader {
   async readRoot(
     { reference, pull }: { readonly reference: Reference; readonly pull: PullPolicy },
   ): Promise<VerifiedDocument> {
-    const cached = pull === "always" && !reference.digest ? undefined : await this.#cachedRoot(reference);
-    if (cached) return await this.read(cached);
+    const known = pull === "always" && !reference.digest ? undefined : await this.#knownRoot(reference);
+    const cached = known && await this.#readCached(known);
+    if (cached) return cached;
     const document = await (await this.#requireSource()).resolve(
       reference.digest ?? reference.tag,
       this.#asking,
@@ -65,7 +71,7 @@ export class DocumentReader {
   }
 
   /** The order of reading is parents first: an index, its manifests, their configurations. */
-  childrenFirst(): VerifiedDocument[] {
+  childrenFirst(): ReadDocument[] {
     return [...this.#documents.values()].reverse();
   }
 
@@ -78,11 +84,23 @@ export class DocumentReader {
       verifyBytes(descriptor, known.bytes);
       return known;
     }
+    return await this.#readCached(descriptor) ??
+      this.#remember(await fetch(await this.#requireSource()), true);
+  }
+
+  async #readCached(descriptor: Descriptor): Promise<VerifiedDocument | undefined> {
     this.#requireRoom(descriptor);
-    if (await this.#context.content.hasBlob(descriptor)) {
-      return this.#remember(await this.#context.content.readDocument(descriptor), false);
+    const { content } = this.#context;
+    try {
+      return this.#remember(await content.readDocument(descriptor), false);
+    } catch (error) {
+      const { code } = error instanceof ShimError ? error : {};
+      if (code === "IMAGE_NOT_FOUND") return undefined;
+      // What shows without hashing to be damaged is fetched again, like what is missing; a source has its own limits.
+      const isDoubtful = code === "CONTENT_CORRUPT" || code === "MANIFEST_TOO_LARGE";
+      if (isDoubtful && !await content.hasBlob(descriptor)) return undefined;
+      throw error;
     }
-    return this.#remember(await fetch(await this.#requireSource()), true);
   }
 
   /** One document that is too large by itself is left to whoever reads it. */
@@ -96,15 +114,15 @@ export class DocumentReader {
   }
 
   /** A digest names the same image under any name, so any cached reference to it will do. */
-  async #cachedRoot(reference: Reference): Promise<Descriptor | undefined> {
+  async #knownRoot(reference: Reference): Promise<Descriptor | undefined> {
     const found = reference.digest
       ? (await this.#context.content.references()).find((each) => each.descriptor.digest === reference.digest)
       : await this.#context.content.findReference(this.#name);
-    return found && await this.#context.content.hasBlob(found.descriptor) ? found.descriptor : undefined;
+    return found?.descriptor;
   }
 
   #remember(document: VerifiedDocument, isTransferred: boolean): VerifiedDocument {
-    this.#documents.set(document.descriptor.digest, document);
+    this.#documents.set(document.descriptor.digest, { ...document, isTransferred });
     this.#totalBytes += document.bytes.length;
     if (isTransferred) this.transferredBytes += document.bytes.length;
     return document;

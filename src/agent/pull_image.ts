@@ -58,7 +58,9 @@ export async function pullResolved(
   requireWithinLimits(context.imageLimits, image);
   await context.content.lease([...image.layers, ...image.documents].map((each) => each.descriptor));
   const layerBytes = await pullLayers(context, image, options);
-  await context.content.ingestBytes(image.documents);
+  await context.content.ingestBytes(image.documents.filter((each) => each.isTransferred));
+  const known = image.documents.filter((each) => !each.isTransferred);
+  await context.content.settle(known.map((each) => each.descriptor.digest));
   await context.content.setReference(image.name, image.root);
   return {
     image,
@@ -200,7 +202,7 @@ async function missingBlobs(
     if (found.state === "quarantined") {
       context.note(`${found.why}; it is kept as "${found.quarantinePath}", and fetched again`);
     }
-    if (found.state !== "sound" || !await context.content.hasBlob(descriptor)) {
+    if (found.state !== "sound" || !await context.content.hasBlob(descriptor, found.status)) {
       missing.set(descriptor.digest, descriptor);
     }
   }

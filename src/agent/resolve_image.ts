@@ -17,7 +17,7 @@ import { type Architecture, architectureHint } from "../image/platform.ts";
 import { formatReference, type Reference } from "../image/reference.ts";
 import { confirmPlatform, loneOffer, nextStep, type PlatformWish } from "../image/select_manifest.ts";
 import type { PullPolicy } from "./agent_context.ts";
-import { type Asking, DocumentReader, type ResolvingContext } from "./document_reader.ts";
+import { type Asking, DocumentReader, type ReadDocument, type ResolvingContext } from "./document_reader.ts";
 import type { LazySource } from "./open_source.ts";
 
 export type ImageWish = PlatformWish & { readonly reference: Reference; readonly pull: PullPolicy };
@@ -39,7 +39,7 @@ export type ResolvedImage = {
   /** What was passed over, and what may be amiss; nothing that stops anything. */
   readonly notes: readonly string[];
   /** Every document that was read, children before parents: the order in which they are stored. */
-  readonly documents: readonly VerifiedDocument[];
+  readonly documents: readonly ReadDocument[];
   /** Bytes of documents that had to be asked for. */
   readonly transferredBytes: number;
   /** Where missing layers come from; null when the policy forbids asking. */

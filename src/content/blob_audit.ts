@@ -24,7 +24,7 @@ export type AuditOptions = HashOptions & {
  * lies at `quarantinePath` now.
  */
 export type AuditedBlob =
-  | { readonly state: "sound"; readonly sizeBytes: number }
+  | { readonly state: "sound"; readonly status: FileStatus }
   | { readonly state: "absent" }
   | { readonly state: "quarantined"; readonly why: string; readonly quarantinePath: string };
 
@@ -75,10 +75,10 @@ export class BlobAudit {
       if (!before) return { state: "absent" };
       // One look is enough for what is as it was; all else is told by opening it.
       if (!options.isAnew && await this.#isAsItWas(digest, before, sizeBytes)) {
-        return { state: "sound", sizeBytes: before.sizeBytes };
+        return { state: "sound", status: before };
       }
       try {
-        return { state: "sound", sizeBytes: await this.#requireSound(digest, sizeBytes, options) };
+        return { state: "sound", status: await this.#requireSound(digest, sizeBytes, options) };
       } catch (error) {
         if (!(error instanceof ShimError)) throw error;
         if (error.code === "IMAGE_NOT_FOUND") return { state: "absent" };
@@ -148,7 +148,7 @@ export class BlobAudit {
     digest: Digest,
     expectedBytes: number | undefined,
     options: AuditOptions,
-  ): Promise<number> {
+  ): Promise<FileStatus> {
     const path = blobPathIn(this.#paths.blobs, digest);
     const flawOf = (status: FileStatus) =>
       flawOfOwnBlob(status, { sizeBytes: expectedBytes ?? status.sizeBytes });
@@ -169,7 +169,7 @@ export class BlobAudit {
         throw blobCorrupt(digest, { path, why: "its bytes are not what its name says" });
       }
       await this.#verdicts.write(digest, { ...status, bootId });
-      return status.sizeBytes;
+      return status;
     } finally {
       await file.close().catch(() => {}); // only read from
     }

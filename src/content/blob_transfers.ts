@@ -100,16 +100,14 @@ export class BlobTransfers {
    */
   async ingestBytes(documents: readonly VerifiedDocument[], options: IngestOptions): Promise<void> {
     const { paths, access, fileSystem, note } = this.#options;
-    const unsynced = new Set<string>();
+    const unsynced = new Set<Digest>();
     for (const { descriptor, bytes } of documents) {
       const path = blobPathIn(paths.blobs, descriptor.digest);
-      const directory = dirname(path);
       if (await this.#options.hasBlob(descriptor)) {
-        // Whoever stored it may not have come to this step yet.
-        unsynced.add(directory);
+        unsynced.add(descriptor.digest);
         continue;
       }
-      const place = { ingestDirectory: paths.ingest, blobDirectory: directory, access, fileSystem };
+      const place = { ingestDirectory: paths.ingest, blobDirectory: dirname(path), access, fileSystem };
       const lock = {
         mode: "shared",
         timeoutMs: LOCK_TIMEOUT_MS,
@@ -123,24 +121,23 @@ export class BlobTransfers {
             note(await ingestBlob(descriptor, streamOf(bytes), { ...place, ...options }));
           }),
       );
-      // With the new name, those beside it.
-      unsynced.delete(directory);
     }
-    for (const directory of unsynced) await this.#sync(directory);
+    await this.syncNames([...unsynced]);
+  }
+
+  /** Makes the names of blobs that are there durable: whoever stored them may not have come to this step yet. */
+  async syncNames(digests: readonly Digest[]): Promise<void> {
+    const { paths, fileSystem, note } = this.#options;
+    for (const directory of new Set(digests.map((digest) => dirname(blobPathIn(paths.blobs, digest))))) {
+      const context = { action: "ingest blobs", path: directory };
+      note(await withIoErrors(context, () => syncDirectory(directory, fileSystem)));
+    }
   }
 
   async #isThere(descriptor: Descriptor): Promise<boolean> {
-    const { paths, hasBlob } = this.#options;
-    if (!await hasBlob(descriptor)) return false;
-    // Whoever stored it may not have come to this step yet.
-    await this.#sync(dirname(blobPathIn(paths.blobs, descriptor.digest)));
+    if (!await this.#options.hasBlob(descriptor)) return false;
+    await this.syncNames([descriptor.digest]);
     return true;
-  }
-
-  async #sync(directory: string): Promise<void> {
-    const { fileSystem, note } = this.#options;
-    const context = { action: "ingest blobs", path: directory };
-    note(await withIoErrors(context, () => syncDirectory(directory, fileSystem)));
   }
 
   async #withLocks<T>(

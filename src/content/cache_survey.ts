@@ -44,8 +44,10 @@ export type Reached = {
   readonly entries: readonly SurveyedEntry[];
   /** What machines and operations under way need. */
   readonly held: ReadonlySet<Digest>;
-  /** Of these, the documents that they name themselves: an image that has one of them is in use. */
+  /** Of these, the manifests of machines, and all documents of operations: an image that has one of them is in use. */
   readonly heldDocuments: ReadonlySet<Digest>;
+  /** Of these, those of operations: a lease that names an index means what is in it, too. */
+  readonly leasedDocuments: ReadonlySet<Digest>;
 };
 
 /**
@@ -75,20 +77,22 @@ export async function reachAll(
     entries.push({ entry, digest, name, ...reached });
   });
   const held = new Set<Digest>();
+  const leased = new Set(survey.leased);
+  const leasedDocuments = new Set<Digest>();
   const roots: Root[] = [
     ...survey.users.map((user) => ({ digest: user.manifestDigest, isRequired: true })),
-    ...[...survey.users.flatMap((user) => [...user.needs, ...user.digests]), ...survey.leased].map((
-      digest,
-    ) => ({
+    ...[...survey.users.flatMap((user) => [...user.needs, ...user.digests]), ...leased].map((digest) => ({
       digest,
       isRequired: false,
     })),
   ];
   await runAtMost(PARALLEL_READS, roots, { signal: options.signal }, async (root) => {
-    for (const digest of (await reachability.from(root)).all) held.add(digest);
+    const { all, documents } = await reachability.from(root);
+    for (const digest of all) held.add(digest);
+    if (leased.has(root.digest)) { for (const digest of documents) leasedDocuments.add(digest); }
   });
-  const heldDocuments = new Set([...survey.users.map((user) => user.manifestDigest), ...survey.leased]);
-  return { entries, held, heldDocuments };
+  const heldDocuments = new Set([...survey.users.map((user) => user.manifestDigest), ...leasedDocuments]);
+  return { entries, held, heldDocuments, leasedDocuments };
 }
 
 /** Undefined for what can be no blob of this layout. */

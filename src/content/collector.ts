@@ -123,7 +123,7 @@ export class Collector {
         const before = await this.#reach(survey, { signal });
         const others = before.entries.filter((each) => !isGone(each));
         const targets = before.entries.filter(isGone);
-        requireUnused(survey, { targets, others });
+        requireUnused(survey, { targets, others, digest, leased: before.leasedDocuments });
         const candidates = new Set(targets.flatMap((each) => [...each.all]));
         if (digest) {
           requireNoPart(digest, before);

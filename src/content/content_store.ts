@@ -20,6 +20,7 @@ import { type Digest } from "../image/digest.ts";
 import type { OpenContent, VerifiedDocument } from "../image/image_source.ts";
 import { BlobAudit } from "./blob_audit.ts";
 import { flawOfOwnBlob, openBlobFile, streamBlob } from "./blob_file.ts";
+import { blobWindow } from "./blob_window.ts";
 import { readOwnDocument } from "./own_document.ts";
 import { BlobTransfers, type LockBlobsOptions, type LockedBlobs } from "./blob_transfers.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
@@ -39,9 +40,6 @@ export type ContentStoreOptions = {
   /** Told once when this file system cannot make a rename survive a power loss; and when a damaged index was made anew. */
   readonly onWarning?: ((message: string) => void) | undefined;
 };
-
-/** One window read takes no more than this, so that a recogniser cannot fill the memory. */
-const MAX_WINDOW_BYTES = 4 * 1024 * 1024;
 
 export class ContentStore {
   readonly #paths: StorePaths;
@@ -129,11 +127,12 @@ export class ContentStore {
    * Its bytes are not hashed. One that is there and damaged counts as missing, so that pulling again replaces
    * it.
    *
+   * @param seen what its file is like, for who has just looked
    * @throws {ShimError} BUSY, IO_ERROR
    */
-  async hasBlob(descriptor: Descriptor): Promise<boolean> {
+  async hasBlob(descriptor: Descriptor, seen?: FileStatus): Promise<boolean> {
     try {
-      await this.locateBlob(descriptor);
+      await this.locateBlob(descriptor, seen);
       return true;
     } catch (error) {
       if (
@@ -149,17 +148,17 @@ export class ContentStore {
    *
    * @throws {ShimError} IMAGE_NOT_FOUND; CONTENT_CORRUPT, naming what is wrong; BUSY, IO_ERROR
    */
-  async locateBlob(descriptor: Descriptor): Promise<string> {
+  async locateBlob(descriptor: Descriptor, seen?: FileStatus): Promise<string> {
     const { mode, groupId } = this.#blobAccess;
     const path = this.blobPath(descriptor.digest);
     await this.#lease?.add([descriptor]);
     // One look is enough for what is as it should be; all else is told by opening it.
-    const seen = await withIoErrors(
+    const found = seen ?? await withIoErrors(
       { action: `read blob "${descriptor.digest}"`, path },
       () => statusIfThere(path, this.#fileSystem),
     );
-    const isAsMeant = seen?.kind === "file" && seen.mode === mode &&
-      (groupId === null || seen.groupId === groupId) && flawOfOwnBlob(seen, descriptor) === undefined;
+    const isAsMeant = found?.kind === "file" && found.mode === mode &&
+      (groupId === null || found.groupId === groupId) && flawOfOwnBlob(found, descriptor) === undefined;
     if (isAsMeant) return path;
     return await this.#withBlob(descriptor, async (file) => {
       const status = await file.status();
@@ -239,7 +238,17 @@ export class ContentStore {
     const options = { path, fileSystem: this.#fileSystem };
     const action = `read blob "${descriptor.digest}"`;
     const bytes = await withIoErrors({ action, path }, () => readOwnDocument(descriptor, options));
+    this.#lease?.noteRead(descriptor.digest, bytes);
     return { descriptor, bytes };
+  }
+
+  /**
+   * Makes the names of blobs that are there survive a power loss: whoever stored them may not have come to it yet.
+   *
+   * @throws {ShimError} BUSY, IO_ERROR
+   */
+  async settle(digests: readonly Digest[]): Promise<void> {
+    await this.#transfers.syncNames(digests);
   }
 
   /**
@@ -294,23 +303,7 @@ export class ContentStore {
    * A read throws {ShimError} IMAGE_NOT_FOUND, CONTENT_CORRUPT, BUSY, IO_ERROR; LIMIT_EXCEEDED over 4 MiB.
    */
   blobWindow(descriptor: Descriptor): ByteWindow {
-    const { digest, sizeBytes } = descriptor;
-    return {
-      sizeBytes,
-      read: async (offsetBytes, lengthBytes) => {
-        const length = Math.max(0, Math.min(lengthBytes, sizeBytes - offsetBytes));
-        if (length > MAX_WINDOW_BYTES) {
-          throw new ShimError(
-            "LIMIT_EXCEEDED",
-            `Cannot read ${length} bytes of blob "${digest}" at once: limit is ${MAX_WINDOW_BYTES} bytes`,
-          );
-        }
-        return await this.#withBlob(descriptor, async (file) => {
-          const buffer = new Uint8Array(length);
-          return buffer.subarray(0, await file.read(buffer, offsetBytes));
-        });
-      },
-    };
+    return blobWindow(descriptor, (body) => this.#withBlob(descriptor, body));
   }
 
   /**

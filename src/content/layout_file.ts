@@ -1,6 +1,6 @@
 import type { z } from "zod";
 import type { ShimError } from "../errors.ts";
-import { type FileSystem, READ_EXISTING, withOpenFile } from "../host/file_system.ts";
+import type { FileSystem, SmallFile } from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
 import { describeIssues } from "../image/json_document.ts";
 
@@ -23,23 +23,18 @@ export type LayoutFileOptions<T> = {
  */
 export async function readLayoutFile<T>(path: string, options: LayoutFileOptions<T>): Promise<T | undefined> {
   const { schema, maxBytes, invalid, fileSystem } = options;
-  let bytes: Uint8Array;
+  let found: SmallFile;
   try {
-    bytes = await withOpenFile(path, { flags: READ_EXISTING, fileSystem }, async (file) => {
-      const { kind, sizeBytes } = await file.status();
-      if (kind !== "file") {
-        throw invalid(`it is a ${kind === "other" ? "special file" : kind}, must be a regular file`);
-      }
-      if (sizeBytes > maxBytes) throw invalid(`it has ${sizeBytes} bytes, limit is ${maxBytes} bytes`);
-      const buffer = new Uint8Array(sizeBytes);
-      return buffer.subarray(0, await file.read(buffer, 0));
-    });
+    found = await fileSystem.readSmall(path, maxBytes);
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return undefined;
     if (errnoOf(error) === "ELOOP") throw invalid("it is a symbolic link, must be a regular file", error);
     throw error;
   }
-  return parseLayoutJson(bytes, { schema, invalid });
+  const { bytes, status: { kind, sizeBytes } } = found;
+  if (bytes) return parseLayoutJson(bytes, { schema, invalid });
+  if (kind === "file") throw invalid(`it has ${sizeBytes} bytes, limit is ${maxBytes} bytes`);
+  throw invalid(`it is a ${kind === "other" ? "special file" : kind}, must be a regular file`);
 }
 
 /** @throws {ShimError} whatever `invalid` makes */

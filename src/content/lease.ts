@@ -8,6 +8,7 @@ import { type HeldLock, takeLock, tryLock, withLock } from "../host/flock.ts";
 import { errnoOf, withIoErrors } from "../host/io_error.ts";
 import { type Descriptor, descriptorJson, fromDescriptor } from "../image/descriptor.ts";
 import { type Digest, parseDigest } from "../image/digest.ts";
+import { linksIn } from "./document_links.ts";
 import { readLayoutFile } from "./layout_file.ts";
 import { LOCK_TIMEOUT_MS, type StorePaths, storePaths } from "./store_layout.ts";
 
@@ -24,6 +25,11 @@ export interface Lease {
    * @throws {ShimError} LOCK_TIMEOUT, CANCELLED, NO_SPACE, BUSY, IO_ERROR
    */
   add(descriptors: readonly Descriptor[]): Promise<void>;
+  /**
+   * Tells of a document that was found in the cache after it was leased: all that it names is leased with it, so that
+   * it need not be written down again.
+   */
+  noteRead(digest: Digest, bytes: Uint8Array): void;
 }
 
 /** What a living lease names. */
@@ -49,34 +55,23 @@ export class Leases {
    * Runs `body` with a lease of its own. Where nothing can be written nothing can be collected either, so there the
    * lease is an empty word.
    *
-   * @throws {ShimError} LOCK_TIMEOUT, CANCELLED, NO_SPACE, BUSY, IO_ERROR; what `body` throws passes
+   * @throws {ShimError} what `body` throws
    */
   async withLease<T>(
     body: (lease: Lease) => Promise<T>,
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<T> {
     const path = join(this.#paths.leases, `${randomBytes(16).toString("hex")}.json`);
-    let lock: HeldLock | undefined;
+    const lease = new OwnLease({
+      path,
+      collectLock: this.#paths.collectLock,
+      fileSystem: this.#fileSystem,
+      signal,
+    });
     try {
-      // Made while no collector looks: it would take a file that is not locked yet for a dead owner's.
-      lock = await this.#unlessCollecting(signal, () => {
-        const options = {
-          mode: "exclusive",
-          timeoutMs: LOCK_TIMEOUT_MS,
-          fileSystem: this.#fileSystem,
-        } as const;
-        return takeLock(path, options);
-      });
-    } catch (error) {
-      if (!isReadOnly(error)) throw error;
-    }
-    if (!lock) return await body({ add: () => Promise.resolve() });
-    try {
-      return await body(this.#leaseOf({ path, lock, signal }));
+      return await body(lease);
     } finally {
-      // What is left of it is a dead owner's, which the collector removes.
-      await unlinkIfThere(path, this.#fileSystem).catch(() => {});
-      await lock.release();
+      await lease.drop();
     }
   }
 
@@ -99,43 +94,6 @@ export class Leases {
     return [...needs];
   }
 
-  #leaseOf({ path, lock, signal }: LeaseFile): Lease {
-    const needs = new Map<Digest, Descriptor>();
-    let last = Promise.resolve();
-    const write = async () => {
-      const json = { schemaVersion: 1, needs: [...needs.values()].map(fromDescriptor) };
-      const bytes = new TextEncoder().encode(JSON.stringify(json));
-      await withIoErrors(
-        { action: "lease what is needed", path },
-        () =>
-          this.#unlessCollecting(signal, async () => {
-            // In place: the file is the lock. Only the collector reads it, and not now.
-            await lock.file.write(bytes, 0);
-            await lock.file.truncate(bytes.length);
-          }),
-      );
-    };
-    return {
-      add: async (descriptors) => {
-        const known = needs.size;
-        for (const each of descriptors) needs.set(each.digest, { ...each, annotations: {} });
-        // Even when all is known: a write of it may be under way, or may have failed.
-        if (needs.size > known) last = last.catch(() => {}).then(write);
-        await last;
-      },
-    };
-  }
-
-  async #unlessCollecting<T>(signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
-    const options = {
-      mode: "shared",
-      timeoutMs: LOCK_TIMEOUT_MS,
-      signal,
-      fileSystem: this.#fileSystem,
-    } as const;
-    return await withLock(this.#paths.collectLock, options, body);
-  }
-
   async #read(path: string): Promise<Digest[]> {
     const invalid = (why: string, cause?: unknown) =>
       new ShimError("CACHE_LAYOUT_INVALID", `Cannot use lease "${path}": ${why}`, {
@@ -154,11 +112,80 @@ export class Leases {
   }
 }
 
-type LeaseFile = {
+type OwnLeaseOptions = {
   readonly path: string;
-  readonly lock: HeldLock;
+  readonly collectLock: string;
+  readonly fileSystem: FileSystem;
   readonly signal: AbortSignal | undefined;
 };
+
+/** Its file is made with the first word in it: an operation that needs nothing costs nothing. */
+class OwnLease implements Lease {
+  readonly #options: OwnLeaseOptions;
+  readonly #needs = new Map<Digest, Descriptor>();
+  /** Documents whose links the collector will follow from what is needed, and all that these lead to. */
+  readonly #followed = new Set<Digest>();
+  readonly #covered = new Set<Digest>();
+  #lock: HeldLock | undefined;
+  #isVain = false;
+  #writtenBytes = 0;
+  #last = Promise.resolve();
+
+  constructor(options: OwnLeaseOptions) {
+    this.#options = options;
+  }
+
+  async add(descriptors: readonly Descriptor[]): Promise<void> {
+    const known = this.#needs.size;
+    for (const each of descriptors) {
+      if (this.#covered.has(each.digest)) continue;
+      this.#needs.set(each.digest, { ...each, annotations: {} });
+      this.#followed.add(each.digest);
+    }
+    // Even when all is known: a write of it may be under way, or may have failed.
+    if (this.#needs.size > known) this.#last = this.#last.catch(() => {}).then(() => this.#write());
+    await this.#last;
+  }
+
+  noteRead(digest: Digest, bytes: Uint8Array): void {
+    if (!this.#followed.has(digest)) return;
+    const { documents, blobs } = linksIn(bytes);
+    for (const each of documents) this.#followed.add(each);
+    for (const each of [...documents, ...blobs]) this.#covered.add(each);
+  }
+
+  async drop(): Promise<void> {
+    await this.#last.catch(() => {});
+    if (!this.#lock) return;
+    // What is left of it is a dead owner's, which the collector removes.
+    await unlinkIfThere(this.#options.path, this.#options.fileSystem).catch(() => {});
+    await this.#lock.release();
+  }
+
+  async #write(): Promise<void> {
+    if (this.#isVain) return;
+    const { path, collectLock, fileSystem, signal } = this.#options;
+    const json = { schemaVersion: 1, needs: [...this.#needs.values()].map(fromDescriptor) };
+    const bytes = new TextEncoder().encode(JSON.stringify(json));
+    const lock = { timeoutMs: LOCK_TIMEOUT_MS, fileSystem };
+    try {
+      // While no collector looks: it would take a file that is not locked yet for a dead owner's.
+      await withLock(collectLock, { ...lock, mode: "shared", signal }, async () => {
+        this.#lock ??= await takeLock(path, { ...lock, mode: "exclusive" });
+        const { file } = this.#lock;
+        await withIoErrors({ action: "lease what is needed", path }, async () => {
+          // In place: the file is the lock. Only the collector reads it, and not now.
+          await file.write(bytes, 0);
+          if (bytes.length < this.#writtenBytes) await file.truncate(bytes.length);
+          this.#writtenBytes = bytes.length;
+        });
+      });
+    } catch (error) {
+      if (this.#lock || !isReadOnly(error)) throw error;
+      this.#isVain = true;
+    }
+  }
+}
 
 function isReadOnly(error: unknown): boolean {
   return error instanceof ShimError && ["EROFS", "EACCES"].includes(String(error.details["errno"]));

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import { ShimError } from "../errors.ts";
 import { effectiveUserId, type FileSystem } from "../host/file_system.ts";
-import { type Digest, digestAlgorithm, digestEncoded, parseDigest } from "../image/digest.ts";
+import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
-import { isIndexType, isManifestType } from "../image/media_type.ts";
 import { blobCorrupt, readBlobDocument } from "./blob_file.ts";
+import { type Links, linksIn, NO_LINKS } from "./document_links.ts";
 import { blobPathIn, type StorePaths } from "./store_layout.ts";
 
 /** Where collection begins to look for what is needed. */
@@ -13,15 +13,6 @@ export type Root = {
   /** Whether it must be there: without it nobody knows what else is needed. */
   readonly isRequired: boolean;
 };
-
-/** What a document names, all of it in the cache or not. */
-type Links = { readonly documents: readonly Digest[]; readonly blobs: readonly Digest[] };
-
-const NONE: Links = { documents: [], blobs: [] };
-const JSON_WHITESPACE = [0x20, 0x09, 0x0a, 0x0d];
-const OPENING_BRACE = 0x7b;
-/** A document of four MiB cannot be nested deeper than this and mean anything. */
-const MAX_NESTING = 32;
 
 /**
  * Finds out which blobs roots lead to. Generous on purpose, because a blob that is kept in vain costs space, and one
@@ -76,7 +67,7 @@ export class Reachability {
 
   async #readLinks(digest: Digest, isRequired: boolean): Promise<Links> {
     const bytes = await this.#readDocument(digest, isRequired);
-    return bytes ? linksIn(bytes) : NONE;
+    return bytes ? linksIn(bytes) : NO_LINKS;
   }
 
   /** Undefined when it is not there, or too large for a document. */
@@ -101,41 +92,4 @@ export class Reachability {
       );
     }
   }
-}
-
-/** Every object with a digest that could name a blob of ours. Bytes that are no JSON object name nothing. */
-function linksIn(bytes: Uint8Array): Links {
-  const first = bytes.find((byte) => !JSON_WHITESPACE.includes(byte));
-  if (first !== OPENING_BRACE) return NONE;
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
-    return NONE;
-  }
-  const documents = new Set<Digest>();
-  const blobs = new Set<Digest>();
-  const visit = (part: unknown, depth: number): void => {
-    if (typeof part !== "object" || part === null || depth > MAX_NESTING) return;
-    const digest = digestIn(part);
-    if (digest) (isDocument(part) ? documents : blobs).add(digest);
-    for (const child of Object.values(part)) visit(child, depth + 1);
-  };
-  visit(value, 0);
-  return { documents: [...documents], blobs: [...blobs] };
-}
-
-function digestIn(part: object): Digest | undefined {
-  const text = "digest" in part ? part.digest : undefined;
-  if (typeof text !== "string") return undefined;
-  try {
-    return parseDigest(text);
-  } catch {
-    return undefined; // not a name that a blob of ours can have
-  }
-}
-
-function isDocument(part: object): boolean {
-  const mediaType = "mediaType" in part ? part.mediaType : undefined;
-  return typeof mediaType === "string" && (isIndexType(mediaType) || isManifestType(mediaType));
 }

@@ -27,7 +27,9 @@ export function requireUnclaimed(
       details: { reference: name, remedy: `run: bootshim unpin ${name}` },
     });
   }
-  if (digest) requireNoUser(shortDigest(digest), { users, leased, documents: new Set([digest]) });
+  if (digest) {
+    requireNoUser(shortDigest(digest), { users, leased: new Set(leased), documents: new Set([digest]) });
+  }
 }
 
 /**
@@ -36,12 +38,17 @@ export function requireUnclaimed(
  * @throws {ShimError} IN_USE
  */
 export function requireUnused(
-  { users, leased }: CacheSurvey,
-  { targets, others }: {
+  { users }: CacheSurvey,
+  { targets, others, digest, leased }: {
     readonly targets: readonly SurveyedEntry[];
     readonly others: readonly SurveyedEntry[];
+    /** A document to give up though others go on naming it. */
+    readonly digest: Digest | undefined;
+    /** Documents that operations under way need, those inside of indexes among them. */
+    readonly leased: ReadonlySet<Digest>;
   },
 ): void {
+  if (digest) requireNoUser(shortDigest(digest), { users, leased, documents: new Set([digest]) });
   const kept = new Set(others.flatMap((each) => [...each.documents]));
   for (const { name = "", documents } of targets) {
     requireNoUser(name, {
@@ -71,7 +78,7 @@ function requireNoUser(
   what: string,
   { users, leased, documents }: {
     readonly users: readonly CacheUser[];
-    readonly leased: readonly Digest[];
+    readonly leased: ReadonlySet<Digest>;
     readonly documents: ReadonlySet<Digest>;
   },
 ): void {
@@ -86,7 +93,7 @@ function requireNoUser(
       { details: { machines, remedy } },
     );
   }
-  if (leased.some((digest) => documents.has(digest))) {
+  if ([...documents].some((digest) => leased.has(digest))) {
     throw new ShimError("IN_USE", `Cannot remove image "${what}": an operation under way needs it`, {
       details: { remedy: "try again when it is done" },
     });

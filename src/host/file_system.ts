@@ -5,7 +5,7 @@
  * FileSystem} alone, so a test can make every single operation fail or be the last one; failures pass through
  * it as plain errno errors and become a ShimError where the action is known (`io_error.ts`).
  */
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from "node:fs";
 import * as nodeFs from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
@@ -95,17 +95,20 @@ export interface FileSystem {
 }
 
 /** So many in a row keep the main loop for a millisecond or two. */
-const SMALL_READS_AT_ONCE = 64;
-let smallReads = 0;
+const SMALL_STEPS_AT_ONCE = 64;
+let smallSteps = 0;
+
+/** Takes a small step at once: the way to a thread and back takes many times as long as what it would do there. */
+async function takeSmallStep<T>(step: () => T): Promise<T> {
+  smallSteps = (smallSteps + 1) % SMALL_STEPS_AT_ONCE;
+  if (smallSteps === 0) await nextTurn();
+  return step();
+}
 
 export const nodeFileSystem: FileSystem = {
   open: async (path, flags, mode = 0o600) => toOpenFile(await nodeFs.open(path, flags, mode)),
-  lstat: async (path) => toStatus(await nodeFs.lstat(path)),
-  readSmall: async (path, maxBytes) => {
-    smallReads = (smallReads + 1) % SMALL_READS_AT_ONCE;
-    if (smallReads === 0) await nextTurn();
-    return readSmallSync(path, maxBytes);
-  },
+  lstat: (path) => takeSmallStep(() => toStatus(lstatSync(path))),
+  readSmall: (path, maxBytes) => takeSmallStep(() => readSmallSync(path, maxBytes)),
   readdir: (path) => nodeFs.readdir(path),
   mkdir: async (path, mode) => {
     await nodeFs.mkdir(path, { mode });
@@ -185,7 +188,7 @@ function toOpenFile(file: nodeFs.FileHandle): OpenFile {
     chown: (ownerId, groupId) => file.chown(ownerId, groupId),
     sync: () => file.sync(),
     isLocked: () => isLocked(file.fd),
-    status: async () => toStatus(await file.stat()),
+    status: () => takeSmallStep(() => toStatus(fstatSync(file.fd))),
     touch: () => file.utimes(new Date(), new Date()),
     close: () => file.close(),
   };

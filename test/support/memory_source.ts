@@ -47,7 +47,7 @@ export class MemorySource implements ImageSource {
 export const EMPTY_CACHE: ResolvingContext = {
   content: {
     hasBlob: () => Promise.resolve(false),
-    readDocument: () => Promise.reject(new Error("There is no document")),
+    readDocument: () => Promise.reject(new ShimError("IMAGE_NOT_FOUND", "There is no document")),
     references: () => Promise.resolve([]),
     findReference: () => Promise.resolve(undefined),
   },

@@ -57,9 +57,15 @@ function collectingContext(
           return (lease: Parameters<typeof content.underLease>[0]) => wrap(target.underLease(lease));
         }
         if (
-          !["locateBlob", "hasBlob", "readDocument", "ingestBytes", "setReference", "withMissing"].includes(
-            String(key),
-          )
+          ![
+            "locateBlob",
+            "hasBlob",
+            "readDocument",
+            "ingestBytes",
+            "settle",
+            "setReference",
+            "withMissing",
+          ].includes(String(key))
         ) {
           return value.bind(target);
         }

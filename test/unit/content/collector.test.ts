@@ -279,6 +279,30 @@ describe("leases", () => {
     await gone([...there.blobs, coming]);
   });
 
+  it("are written once for an image that is there whole, and say of each of its documents that it is in use", async () => {
+    const image = makeImage();
+    await cacheImage(cache, image);
+    const other = await openCache(cache.rootDirectory);
+    await cache.leases.withLease(async (lease) => {
+      const store = cache.store.underLease(lease);
+      for (const { descriptor } of [image.root, image.manifest]) await store.readDocument(descriptor);
+      for (const { descriptor } of image.blobs) expect(await store.hasBlob(descriptor)).toBe(true);
+      const [name = ""] = await readdir(inRoot(cache, "leases"));
+      const written: unknown = JSON.parse(await readFile(inRoot(cache, "leases", name), "utf8"));
+      const { mediaType, digest, sizeBytes } = image.root.descriptor;
+      expect(written).toEqual({ schemaVersion: 1, needs: [{ mediaType, digest, size: sizeBytes }] });
+      for (const { descriptor } of [image.root, image.manifest]) {
+        const removing = other.collector.remove({ names: [], digest: descriptor.digest });
+        expect(await codeOf(removing)).toBe("IN_USE");
+      }
+      expect(await codeOf(other.collector.remove({ names: [image.name] }))).toBe("IN_USE");
+      await other.collector.collect({ maxBytes: 0 });
+      await kept(image.blobs);
+    });
+    await other.collector.remove({ names: [image.name] });
+    await gone(image.blobs);
+  });
+
   it("DC21 a dead owner's lease keeps nothing and is removed, a living one's stays", async () => {
     const [dead, living] = [randomBlob(10), randomBlob(10)];
     await storeBlobs(cache, [dead, living]);

@@ -122,10 +122,8 @@ describe("LayoutSource.resolve", () => {
       expect(await codeOf(source.resolve("t"))).toMatch(/^(?:MANIFEST_INVALID|DIGEST_UNSUPPORTED)$/);
       expect(await codeOf(source.resolve(digest))).toMatch(/^(?:MANIFEST_INVALID|DIGEST_UNSUPPORTED)$/);
     }
-    const opened = new Set(fileSystem.operations.filter((operation) => operation.startsWith("open ")));
-    expect(opened).toEqual(
-      new Set(["oci-layout", "index.json"].map((name) => `open ${join(directory(), name)}`)),
-    );
+    const touched = new Set(fileSystem.operations.map((operation) => operation.replace(/^\w+ /, "")));
+    expect(touched).toEqual(new Set(["oci-layout", "index.json"].map((name) => join(directory(), name))));
   });
 });
 
@@ -177,7 +175,7 @@ describe("LayoutSource blobs", () => {
     await collect(await source.openBlob(blob.descriptor));
     await (await source.openBlob(blob.descriptor)).cancel();
     const failing = await LayoutSource.open(directory(), {
-      fileSystem: new FaultyFileSystem(nodeFileSystem, { at: 6, errno: "EIO" }),
+      fileSystem: new FaultyFileSystem(nodeFileSystem, { at: 3, errno: "EIO" }),
     });
     expect(await codeOf(collect(await failing.openBlob(blob.descriptor)))).toBe("IO_ERROR");
     const links = await Promise.all(
@@ -187,7 +185,7 @@ describe("LayoutSource blobs", () => {
   });
 
   it("names the path and errno of a file it may not read", async () => {
-    const fileSystem = new FaultyFileSystem(nodeFileSystem, { at: 4, errno: "EACCES" });
+    const fileSystem = new FaultyFileSystem(nodeFileSystem, { at: 1, errno: "EACCES" });
     const { descriptor } = randomBlob(10);
     await writeForeignLayout(directory(), { entries: [], blobs: [] });
     const source = await LayoutSource.open(directory(), { fileSystem });
