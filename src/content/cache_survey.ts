@@ -124,9 +124,15 @@ export async function filesByDigest(
 ): Promise<Map<Digest, readonly string[]>> {
   const files = new Map<Digest, readonly string[]>();
   for (const algorithm of ["sha256", "sha512"]) {
-    for (const name of await readdirIfThere(join(directory, algorithm), fileSystem)) {
-      const digest = digestNamed(`${algorithm}:${name.split(".")[0]}`);
-      if (digest) files.set(digest, [...files.get(digest) ?? [], join(directory, algorithm, name)]);
+    const folder = join(directory, algorithm);
+    for (const name of await readdirIfThere(folder, fileSystem)) {
+      const end = name.indexOf(".");
+      const digest = digestNamed(`${algorithm}:${end === -1 ? name : name.slice(0, end)}`);
+      if (!digest) continue;
+      const others = files.get(digest);
+      // Not joined: these are forty thousand, and what was listed needs no cleaning.
+      const path = `${folder}/${name}`;
+      files.set(digest, others ? [...others, path] : [path]);
     }
   }
   return files;

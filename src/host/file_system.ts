@@ -5,7 +5,16 @@
  * FileSystem} alone, so a test can make every single operation fail or be the last one; failures pass through
  * it as plain errno errors and become a ShimError where the action is known (`io_error.ts`).
  */
-import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  opendirSync,
+  openSync,
+  readSync,
+  type Stats,
+} from "node:fs";
 import * as nodeFs from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
@@ -109,7 +118,8 @@ export const nodeFileSystem: FileSystem = {
   open: async (path, flags, mode = 0o600) => toOpenFile(await nodeFs.open(path, flags, mode)),
   lstat: (path) => takeSmallStep(() => toStatus(lstatSync(path))),
   readSmall: (path, maxBytes) => takeSmallStep(() => readSmallSync(path, maxBytes)),
-  readdir: (path) => nodeFs.readdir(path),
+  // The runtime's own way sorts in the main loop, which takes twice as long as all of this.
+  readdir: (path) => takeSmallStep(() => namesIn(path)),
   mkdir: async (path, mode) => {
     await nodeFs.mkdir(path, { mode });
   },
@@ -121,6 +131,17 @@ export const nodeFileSystem: FileSystem = {
     return bsize * bavail;
   },
 };
+
+function namesIn(path: string): string[] {
+  const directory = opendirSync(path);
+  try {
+    const names: string[] = [];
+    for (let entry = directory.readSync(); entry; entry = directory.readSync()) names.push(entry.name);
+    return names;
+  } finally {
+    directory.closeSync();
+  }
+}
 
 function readSmallSync(path: string, maxBytes: number): SmallFile {
   const fd = openSync(path, READ_EXISTING);

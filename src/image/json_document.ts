@@ -25,7 +25,8 @@ export function parseJsonDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, wh
 
 /** The first half of {@link parseJsonDocument}: bytes to a JSON value of any shape. Throws as it does. */
 export function readJson(bytes: Uint8Array, what: string): unknown {
-  const excess = findExcess(bytes);
+  // No document holds more values than bytes; how deep a small one is, is seen on the way.
+  const excess = bytes.length > MAX_VALUES ? findExcess(bytes) : undefined;
   if (excess !== undefined) throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: ${excess}`);
   let text: string;
   let value: unknown;
@@ -51,6 +52,8 @@ export function requireShape<T>(value: unknown, schema: z.ZodType<T>, what: stri
   });
 }
 
+const TOO_DEEP = `it is nested over ${MAX_DEPTH} levels`;
+
 // UTF-8 has these bytes for nothing else.
 const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
 const [OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET] = [0x7b, 0x7d, 0x5b, 0x5d];
@@ -73,7 +76,7 @@ function findExcess(bytes: Uint8Array): string | undefined {
     } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
       depth += 1;
       values += 1;
-      if (depth > MAX_DEPTH) return `it is nested over ${MAX_DEPTH} levels`;
+      if (depth > MAX_DEPTH) return TOO_DEEP;
     } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
       depth -= 1;
     } else if (byte === COMMA) {
@@ -110,6 +113,7 @@ function findAmbiguity(text: string): string | undefined {
       names?.add(word);
     } else if (token === "{" || token === "[") {
       open.push(token === "{" ? new Set() : null);
+      if (open.length > MAX_DEPTH) return TOO_DEEP;
     } else {
       open.pop();
     }
