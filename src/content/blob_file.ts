@@ -6,6 +6,7 @@ import {
   type OpenFile,
   READ_EXISTING,
   type SmallFile,
+  type SmallStatus,
 } from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
 import type { Descriptor } from "../image/descriptor.ts";
@@ -56,6 +57,11 @@ export async function openBlobFile(path: string, options: OpenBlobOptions): Prom
   }
 }
 
+export type ReadBlobOptions = Pick<OpenBlobOptions, "digest" | "fileSystem"> & {
+  readonly flawOf: (status: SmallStatus) => string | undefined;
+  readonly maxBytes: number;
+};
+
 /**
  * {@link openBlobFile} for a document: its bytes at once.
  *
@@ -63,7 +69,7 @@ export async function openBlobFile(path: string, options: OpenBlobOptions): Prom
  */
 export async function readBlobDocument(
   path: string,
-  { digest, flawOf, fileSystem, maxBytes }: OpenBlobOptions & { readonly maxBytes: number },
+  { digest, flawOf, fileSystem, maxBytes }: ReadBlobOptions,
 ): Promise<Uint8Array | undefined> {
   let found: SmallFile;
   try {
@@ -154,7 +160,7 @@ export function streamBlob(
  * that a guest's QEMU could have changed it.
  */
 export function flawOfOwnBlob(
-  { sizeBytes, ownerId, mode }: FileStatus,
+  { sizeBytes, ownerId, mode }: SmallStatus,
   descriptor: Pick<Descriptor, "sizeBytes">,
 ): string | undefined {
   if (sizeBytes !== descriptor.sizeBytes) {

@@ -1,5 +1,5 @@
 import { ShimError } from "../errors.ts";
-import type { FileStatus, FileSystem } from "../host/file_system.ts";
+import type { FileSystem, SmallStatus } from "../host/file_system.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { MAX_DOCUMENT_BYTES } from "../image/json_document.ts";
 import { verifyBytes } from "../image/verification.ts";
@@ -21,7 +21,7 @@ export async function readOwnDocument(
       `Cannot read "${digest}": it has ${sizeBytes} bytes, limit is ${MAX_DOCUMENT_BYTES} bytes`,
     );
   }
-  const flawOf = (status: FileStatus) => flawOfOwnBlob(status, descriptor);
+  const flawOf = (status: SmallStatus) => flawOfOwnBlob(status, descriptor);
   const options = { digest, flawOf, fileSystem, maxBytes: MAX_DOCUMENT_BYTES };
   const bytes = await readBlobDocument(path, options) ?? new Uint8Array();
   try {

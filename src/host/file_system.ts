@@ -18,6 +18,7 @@ import {
 import * as nodeFs from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
+import { quickStatus } from "./quick_status.ts";
 import { isLocked } from "./record_lock.ts";
 import { reflink } from "./reflink.ts";
 
@@ -49,7 +50,9 @@ export type FileStatus = {
   readonly allocatedBytes: number;
 };
 
-export type SmallFile = { readonly status: FileStatus; readonly bytes: Uint8Array | null };
+/** As much of a status as costs nothing. */
+export type SmallStatus = Pick<FileStatus, "kind" | "sizeBytes" | "mode" | "ownerId">;
+export type SmallFile = { readonly status: SmallStatus; readonly bytes: Uint8Array | null };
 
 /** An open file or directory. Whoever opened it closes it. */
 export interface OpenFile {
@@ -146,7 +149,7 @@ function namesIn(path: string): string[] {
 function readSmallSync(path: string, maxBytes: number): SmallFile {
   const fd = openSync(path, READ_EXISTING);
   try {
-    const status = toStatus(fstatSync(fd));
+    const status = quickStatus(fd) ?? toStatus(fstatSync(fd));
     if (status.kind !== "file" || status.sizeBytes > maxBytes) return { status, bytes: null };
     const buffer = new Uint8Array(status.sizeBytes);
     let filled = 0;

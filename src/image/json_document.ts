@@ -55,7 +55,7 @@ export function requireShape<T>(value: unknown, schema: z.ZodType<T>, what: stri
 const TOO_DEEP = `it is nested over ${MAX_DEPTH} levels`;
 
 // UTF-8 has these bytes for nothing else.
-const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
+const [SPACE, QUOTE, COMMA, COLON, BACKSLASH] = [0x20, 0x22, 0x2c, 0x3a, 0x5c];
 const [OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET] = [0x7b, 0x7d, 0x5b, 0x5d];
 
 /**
@@ -94,31 +94,45 @@ const NAMES_OF_PROTOTYPES: ReadonlySet<string> = new Set(["__proto__", "construc
 function findAmbiguity(text: string): string | undefined {
   /** The names so far of each open object; null for an open array. */
   const open: (Set<string> | null)[] = [];
-  const tokens = /["{}[\]]/g;
-  const colon = /\s*:/y;
-  for (let found = tokens.exec(text); found !== null; found = tokens.exec(text)) {
-    const [token] = found;
-    if (token === '"') {
-      const end = endOfString(text, found.index);
-      tokens.lastIndex = end;
-      colon.lastIndex = end;
-      const characters = text.slice(found.index, end);
-      const word = characters.includes("\\") ? String(JSON.parse(characters)) : characters.slice(1, -1);
-      if (!word.isWellFormed()) return "it holds half a surrogate pair";
-      const names = colon.test(text) ? open.at(-1) : null;
-      if (names?.has(word)) return `${JSON.stringify(word.slice(0, 100))} stands twice in one object`;
-      if (names && NAMES_OF_PROTOTYPES.has(word)) {
-        return `it holds the name "${word}", which is no document's to give`;
+  let escape = nextEscape(text, 0);
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) {
+      if (escape < at) escape = nextEscape(text, at);
+      const nextQuote = text.indexOf('"', at + 1);
+      const hasEscape = escape < nextQuote;
+      const end = hasEscape ? endOfString(text, at) : nextQuote + 1;
+      const names = isBeforeColon(text, end) ? open.at(-1) : null;
+      if (hasEscape || names) {
+        const word = hasEscape ? String(JSON.parse(text.slice(at, end))) : text.slice(at + 1, end - 1);
+        // UTF-8 has no half of a pair, so only an escape can make one.
+        if (hasEscape && !word.isWellFormed()) return "it holds half a surrogate pair";
+        if (names?.has(word)) return `${JSON.stringify(word.slice(0, 100))} stands twice in one object`;
+        if (names && NAMES_OF_PROTOTYPES.has(word)) {
+          return `it holds the name "${word}", which is no document's to give`;
+        }
+        names?.add(word);
       }
-      names?.add(word);
-    } else if (token === "{" || token === "[") {
-      open.push(token === "{" ? new Set() : null);
+      at = end - 1;
+    } else if (code === OPEN_BRACE || code === OPEN_BRACKET) {
+      open.push(code === OPEN_BRACE ? new Set() : null);
       if (open.length > MAX_DEPTH) return TOO_DEEP;
-    } else {
+    } else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) {
       open.pop();
     }
   }
   return undefined;
+}
+
+function nextEscape(text: string, start: number): number {
+  const at = text.indexOf("\\", start);
+  return at === -1 ? Infinity : at;
+}
+
+function isBeforeColon(text: string, start: number): boolean {
+  let at = start;
+  while (text.charCodeAt(at) <= SPACE) at += 1;
+  return text.charCodeAt(at) === COLON;
 }
 
 /** Behind the closing quote. Not by a pattern: one with a choice in a loop runs out of stack at a million escapes. */
