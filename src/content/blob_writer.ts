@@ -1,14 +1,10 @@
-import { createHash } from "node:crypto";
 import { ShimError } from "../errors.ts";
-import type { OpenFile } from "../host/file_system.ts";
+import { HOLE_BYTES } from "../host/sparse_writer.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { type Digest, digestAlgorithm, digestOf } from "../image/digest.ts";
-import { HOLE_BYTES, writeSparsely } from "../host/sparse_writer.ts";
+import type { BlockTaker } from "./blob_blocks.ts";
 
-/**
- * Bytes collected before they are hashed and written: one step keeps the main loop for about a millisecond. Two such
- * blocks are all that is buffered.
- */
+/** Bytes collected before they are hashed and written: one step takes about a millisecond. */
 const BLOCK_BYTES = 1024 * 1024;
 
 export type WriteStreamOptions = {
@@ -18,28 +14,26 @@ export type WriteStreamOptions = {
 };
 
 /**
- * Puts a blob's bytes into an empty file in order, hashes them on the way, and leaves out zeros. While one block is
- * written, the next one is hashed and filled. The file's size always is the number of bytes that were written, so
- * that whoever finds it knows where to go on.
+ * Puts a blob's bytes into an empty file in order, hashes them on the way, and leaves out zeros. While blocks are hashed
+ * and written, the next one is filled. The file's size always is the number of bytes that were written, so that whoever
+ * finds it knows where to go on.
  */
 export class BlobWriter {
-  readonly #file: OpenFile;
+  readonly #taker: BlockTaker;
   readonly #descriptor: Descriptor;
-  readonly #hash;
-  #block: Uint8Array;
-  #other: Uint8Array;
+  readonly #blockBytes: number;
+  #block: Uint8Array | undefined;
   #filled = 0;
   /** Where in the file the block belongs. */
   #offset = 0;
-  #writing: Promise<void> = Promise.resolve();
+  /** The blocks on their way, in order; each can be filled again when it is taken. */
+  readonly #taking: { readonly block: Uint8Array; readonly taken: Promise<void> }[] = [];
+  #blocks = 0;
 
-  constructor(file: OpenFile, descriptor: Descriptor) {
-    this.#file = file;
+  constructor(taker: BlockTaker, descriptor: Descriptor) {
+    this.#taker = taker;
     this.#descriptor = descriptor;
-    this.#hash = createHash(digestAlgorithm(descriptor.digest));
-    const blockBytes = Math.min(BLOCK_BYTES, Math.ceil((descriptor.sizeBytes + 1) / HOLE_BYTES) * HOLE_BYTES);
-    this.#block = new Uint8Array(blockBytes);
-    this.#other = new Uint8Array(blockBytes);
+    this.#blockBytes = Math.min(BLOCK_BYTES, Math.ceil((descriptor.sizeBytes + 1) / HOLE_BYTES) * HOLE_BYTES);
   }
 
   /** How many of the blob's bytes have been taken in. */
@@ -50,21 +44,17 @@ export class BlobWriter {
   /**
    * Takes in what the file holds already: hashed, because nobody knows who wrote it. To be called first of all.
    *
-   * @param sizeBytes the file's size; what follows the last whole {@link HOLE_BYTES} is cut off, unless that is all
+   * @param presentBytes the file's size, or a multiple of {@link HOLE_BYTES} below it
    */
-  async takePrefix(sizeBytes: number, { signal, onProgress }: WriteStreamOptions): Promise<void> {
-    const isWhole = sizeBytes === this.#descriptor.sizeBytes;
-    const prefixBytes = isWhole ? sizeBytes : sizeBytes - sizeBytes % HOLE_BYTES;
-    while (this.#offset < prefixBytes) {
+  async takePresent(presentBytes: number, { signal, onProgress }: WriteStreamOptions): Promise<void> {
+    while (this.#offset < presentBytes) {
       throwIfAborted(signal);
-      const part = this.#block.subarray(0, Math.min(this.#block.length, prefixBytes - this.#offset));
-      const readBytes = await this.#file.read(part, this.#offset);
-      if (readBytes === 0) break;
-      this.#hash.update(part.subarray(0, readBytes));
-      this.#offset += readBytes;
+      const lengthBytes = Math.min(BLOCK_BYTES, presentBytes - this.#offset);
+      const takenBytes = await this.#taker.takePresent(this.#offset, lengthBytes);
+      if (takenBytes === 0) break;
+      this.#offset += takenBytes;
       onProgress?.(this.#offset);
     }
-    if (prefixBytes < sizeBytes) await this.#file.truncate(prefixBytes);
   }
 
   /**
@@ -86,7 +76,7 @@ export class BlobWriter {
       }
       if (this.takenBytes < sizeBytes) throw sizeMismatch(this.#descriptor, this.takenBytes);
     } catch (error) {
-      await this.#flush().then(() => this.#writing).catch(() => {}); // the first failure is the one to tell
+      await this.#keepWhatCame();
       throw error;
     } finally {
       chunks.stop();
@@ -95,36 +85,47 @@ export class BlobWriter {
 
   /** Writes what is left. @returns the digest of all bytes taken in */
   async finish(): Promise<Digest> {
-    await this.#flush();
-    await this.#writing;
-    return digestOf(digestAlgorithm(this.#descriptor.digest), this.#hash.digest("hex"));
+    this.#flush();
+    for (const { taken } of this.#taking) await taken;
+    return digestOf(digestAlgorithm(this.#descriptor.digest), await this.#taker.hexDigest());
   }
 
   async #take(chunk: Uint8Array): Promise<void> {
     for (let taken = 0; taken < chunk.length;) {
+      this.#block ??= await this.#emptyBlock();
       const part = chunk.subarray(taken, taken + this.#block.length - this.#filled);
       this.#block.set(part, this.#filled);
       this.#filled += part.length;
       taken += part.length;
-      if (this.#filled === this.#block.length) await this.#flush();
+      if (this.#filled === this.#block.length) this.#flush();
     }
   }
 
-  async #flush(): Promise<void> {
-    await this.#writing;
-    if (this.#filled === 0) return;
-    const bytes = this.#block.subarray(0, this.#filled);
-    this.#writing = this.#write(bytes, this.#offset);
-    this.#writing.catch(() => {}); // told by whoever waits for it next
-    this.#hash.update(bytes);
-    this.#offset += this.#filled;
-    this.#filled = 0;
-    [this.#block, this.#other] = [this.#other, this.#block];
+  async #emptyBlock(): Promise<Uint8Array> {
+    const first = this.#blocks < this.#taker.atOnce ? undefined : this.#taking.shift();
+    if (first === undefined) {
+      this.#blocks += 1;
+      return this.#taker.makeBlock(this.#blockBytes);
+    }
+    await first.taken;
+    return first.block;
   }
 
-  async #write(bytes: Uint8Array, offsetBytes: number): Promise<void> {
-    const isHoleLast = await writeSparsely(this.#file, bytes, offsetBytes);
-    if (isHoleLast) await this.#file.truncate(offsetBytes + bytes.length);
+  #flush(): void {
+    const block = this.#block;
+    if (block === undefined || this.#filled === 0) return;
+    const taken = this.#taker.take(block.subarray(0, this.#filled), this.#offset);
+    taken.catch(() => {}); // told by whoever waits for it next
+    this.#taking.push({ block, taken });
+    this.#block = undefined;
+    this.#offset += this.#filled;
+    this.#filled = 0;
+  }
+
+  /** As far as that is possible: the failure before it is the one to tell. */
+  async #keepWhatCame(): Promise<void> {
+    this.#flush();
+    await Promise.allSettled(this.#taking.map(({ taken }) => taken));
   }
 }
 

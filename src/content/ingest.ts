@@ -6,6 +6,7 @@ import { CREATE_NEW, type FileSystem, withOpenFile } from "../host/file_system.t
 import { requireFreeSpace } from "../host/free_space.ts";
 import type { Descriptor } from "../image/descriptor.ts";
 import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
+import { BlobBlocks } from "./blob_blocks.ts";
 import { BlobWriter, throwIfAborted } from "./blob_writer.ts";
 
 export type IngestOptions = {
@@ -44,7 +45,7 @@ export async function ingestBlob(
   try {
     await requireFreeSpace(ingestDirectory, { sizeBytes, action: `ingest blob "${digest}"`, fileSystem });
     await withOpenFile(temporaryPath, { flags: CREATE_NEW, fileSystem }, async (file) => {
-      const writer = new BlobWriter(file, descriptor);
+      const writer = new BlobWriter(new BlobBlocks(file, digestAlgorithm(digest)), descriptor);
       await writer.takeStream(stream, { signal, onProgress });
       const actual = await writer.finish();
       if (actual !== digest) throw digestMismatch(descriptor, actual);

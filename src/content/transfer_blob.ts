@@ -1,18 +1,23 @@
 import { dirname } from "node:path";
 import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
 import { type Access, type DirectorySync, setAccess, syncDirectory, unlinkIfThere } from "../host/durable.ts";
-import type { FileSystem, OpenFile } from "../host/file_system.ts";
+import { type FileSystem, nodeFileSystem, type OpenFile } from "../host/file_system.ts";
 import { requireFreeSpace } from "../host/free_space.ts";
 import { toIoError } from "../host/io_error.ts";
+import { HOLE_BYTES } from "../host/sparse_writer.ts";
 import type { Descriptor } from "../image/descriptor.ts";
-import type { Digest } from "../image/digest.ts";
+import { type Digest, digestAlgorithm } from "../image/digest.ts";
 import type { OpenContent } from "../image/image_source.ts";
+import { BlobBlocks } from "./blob_blocks.ts";
+import { openOnThread } from "./blob_thread.ts";
 import { BlobWriter, throwIfAborted } from "./blob_writer.ts";
 import { digestMismatch, type IngestOptions } from "./ingest.ts";
 import { partialPaths, removePartial, resumableBytes, withPartial } from "./partial.ts";
 
 /** Fewer bytes are fetched again as fast as they are found. */
 const LEAST_USEFUL_BYTES = 4096;
+/** Smaller blobs are hashed and written by the main loop, in less time than a thread takes to begin. */
+const LEAST_THREADED_BYTES = 16 * 1024 * 1024;
 
 export type TransferPlace = {
   readonly ingestDirectory: string;
@@ -53,7 +58,7 @@ export async function transferBlob(
   let receivedBytes = 0;
   const fill = () =>
     withPartial(paths, { descriptor, fileSystem }, async (file, presentBytes) => {
-      const filled = await fillFile(file, { descriptor, open, presentBytes, ...options });
+      const filled = await fillFile(file, { descriptor, open, presentBytes, path: paths.data, ...options });
       receivedBytes += filled.receivedBytes;
       if (filled.digest === digest) {
         await setAccess(file, access);
@@ -95,20 +100,35 @@ function ifChanged(error: unknown): undefined {
 
 async function fillFile(
   file: OpenFile,
-  { descriptor, open, presentBytes, signal, onProgress }: IngestOptions & {
+  { descriptor, open, presentBytes, path, fileSystem, signal, onProgress }: IngestOptions & {
     readonly descriptor: Descriptor;
     readonly open: OpenContent;
     readonly presentBytes: number;
+    readonly path: string;
+    readonly fileSystem: FileSystem;
   },
 ): Promise<{ digest: Digest; receivedBytes: number }> {
-  const writer = new BlobWriter(file, descriptor);
-  if (presentBytes > 0) await writer.takePrefix(presentBytes, { signal, onProgress });
-  const startByte = writer.takenBytes;
-  if (startByte < descriptor.sizeBytes || startByte === 0) {
-    throwIfAborted(signal);
-    await writer.takeStream(await open(startByte), { signal, onProgress });
+  const { sizeBytes } = descriptor;
+  const algorithm = digestAlgorithm(descriptor.digest);
+  // A thread costs some 40 ms; and it has a file system of its own, which a test cannot make fail.
+  const taker = sizeBytes >= LEAST_THREADED_BYTES && fileSystem === nodeFileSystem
+    ? await openOnThread(path, { file, algorithm })
+    : new BlobBlocks(file, algorithm);
+  try {
+    const writer = new BlobWriter(taker, descriptor);
+    // What follows the last whole block of the file system is cut off, unless that is all.
+    const prefixBytes = presentBytes === sizeBytes ? presentBytes : presentBytes - presentBytes % HOLE_BYTES;
+    await writer.takePresent(prefixBytes, { signal, onProgress });
+    if (prefixBytes < presentBytes) await file.truncate(prefixBytes);
+    const startByte = writer.takenBytes;
+    if (startByte < sizeBytes || startByte === 0) {
+      throwIfAborted(signal);
+      await writer.takeStream(await open(startByte), { signal, onProgress });
+    }
+    return { digest: await writer.finish(), receivedBytes: writer.takenBytes - startByte };
+  } finally {
+    await taker.close();
   }
-  return { digest: await writer.finish(), receivedBytes: writer.takenBytes - startByte };
 }
 
 /** A source that says no says nothing about the bytes it gave before. */
