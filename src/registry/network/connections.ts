@@ -4,6 +4,7 @@ import type { SecureContext } from "node:tls";
 import type { Dispatcher } from "undici";
 import { MAX_HEAD_BYTES, type RegistryLimits } from "../limits.ts";
 import { type AddressClass, addressClassOf } from "./address_class.ts";
+import { withLargeReads } from "./large_reads.ts";
 import { chooseProxy, type ProxySettings } from "./proxy_choice.ts";
 import {
   literalAddress,
@@ -155,16 +156,18 @@ export class Connections {
   }
 
   #direct({ reach, secureContext, undici }: Dialling & { reach: Reach }): Dispatcher {
-    const connect = undici.buildConnector({
+    const common = {
       timeout: this.#limits.connectTimeoutMs,
       allowH2: false,
       secureContext,
       lookup: this.#judgedLookup(reach),
-    });
+    };
+    const connectTls = undici.buildConnector(common);
+    const connectPlain = withLargeReads((onread) => undici.buildConnector({ ...common, onread }));
     return new undici.Agent({
       ...this.#common(),
       connect: (options, callback) =>
-        connect(options, (...[error, socket]) => {
+        (options.protocol === "https:" ? connectTls : connectPlain)(options, (...[error, socket]) => {
           if (error !== null) return callback(error, null);
           try {
             const origin = `${options.protocol}//${options.host}`;
