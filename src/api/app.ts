@@ -3,6 +3,7 @@ import { type Context, Hono } from "hono";
 import { z } from "zod";
 import { Turns } from "../agent/turns.ts";
 import { ShimError, toShimError } from "../errors.ts";
+import { mainLoop } from "../host/main_loop.ts";
 import { describeIssues, readJson } from "../image/json_document.ts";
 import { LastingRequests } from "./lasting_requests.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -162,6 +163,8 @@ async function answer(
   if (url.length > MAX_URL_LENGTH) {
     throw new ShimError("REQUEST_INVALID", `Cannot answer: the URL is over ${MAX_URL_LENGTH} characters`);
   }
+  // Hundreds that come at once keep nobody waiting who asks for something small.
+  if (route.isLasting) await mainLoop.share();
   const query = Object.fromEntries(queryOf(new URL(url)));
   const input = {
     params: parse(route.params ?? z.strictObject({}), params, "path"),

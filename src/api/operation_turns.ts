@@ -16,6 +16,8 @@ export type Rows = Readonly<Record<Where, string>>;
 
 /** One row has at most this part of the places at work: whatever hangs there, the others go on. */
 const SHARE_OF_ROW = 1 / 4;
+/** On this host: more would share the same main loop and disk, and each look at the sockets would wait for all of them. */
+const HOST_AT_ONCE = 8;
 /** A caller is told to come back when about this many others had their turn. */
 const RETRY_AFTER_SECONDS = 2;
 
@@ -31,7 +33,10 @@ export class OperationTurns {
 
   constructor({ maxRunning, maxPending }: OperationTurnsOptions) {
     const perRow = Math.max(1, Math.floor(maxRunning * SHARE_OF_ROW));
-    this.#turns = { source: new Turns(maxRunning, { perRow }), host: new Turns(maxRunning, { perRow }) };
+    this.#turns = {
+      source: new Turns(maxRunning, { perRow }),
+      host: new Turns(Math.min(maxRunning, HOST_AT_ONCE), { perRow }),
+    };
     this.#maxAdmitted = maxRunning + maxPending;
   }
 

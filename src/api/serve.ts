@@ -3,6 +3,7 @@ import type { AgentContext } from "../agent/agent_context.ts";
 import { cacheBytes } from "../agent/cache_bytes.ts";
 import { collectCache } from "../agent/collect_cache.ts";
 import { examineHost } from "../agent/doctor.ts";
+import { loadSources } from "../agent/open_source.ts";
 import { Turns } from "../agent/turns.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import { foreignCalls } from "../host/foreign_calls.ts";
@@ -101,6 +102,7 @@ export async function serve(
   const app = makeApp(service, { maxLasting, onAccess });
   const servers: Server[] = [];
   let removeSocket = async () => {};
+  await loadSources(given);
   const timers: ReturnType<typeof setInterval>[] = [watchDelay(metrics)];
   try {
     const { socket, http: limits } = settings;

@@ -16,9 +16,9 @@ import {
   type Stats,
 } from "node:fs";
 import * as nodeFs from "node:fs/promises";
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
 import { quickStatus } from "./quick_status.ts";
+import { mainLoop } from "./main_loop.ts";
 import { isLocked } from "./record_lock.ts";
 import { reflink } from "./reflink.ts";
 
@@ -106,14 +106,9 @@ export interface FileSystem {
   availableBytes(path: string): Promise<number>;
 }
 
-/** So many in a row keep the main loop for a millisecond or two. */
-const SMALL_STEPS_AT_ONCE = 64;
-let smallSteps = 0;
-
 /** Takes a small step at once: the way to a thread and back takes many times as long as what it would do there. */
 async function takeSmallStep<T>(step: () => T): Promise<T> {
-  smallSteps = (smallSteps + 1) % SMALL_STEPS_AT_ONCE;
-  if (smallSteps === 0) await nextTurn();
+  await mainLoop.share();
   return step();
 }
 

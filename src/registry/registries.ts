@@ -79,6 +79,11 @@ export class Registries {
     });
   }
 
+  /** Loads what the first request needs. Throws as {@link Connections.load} does. */
+  async load(): Promise<void> {
+    await this.#transport.connections.load();
+  }
+
   /** How long one operation may take in all, milliseconds. */
   get deadlineMs(): number {
     return this.#limits.deadlineMs;

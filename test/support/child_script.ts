@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 
 export type ChildScript = {
   readonly stdout: Readable;
-  kill(signal: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void;
+  kill(signal: "SIGKILL" | "SIGTERM" | "SIGSTOP" | "SIGCONT"): void;
   /** The exit code once the process is really gone; null for a killed one. */
   readonly exited: Promise<number | null>;
 };

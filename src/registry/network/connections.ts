@@ -111,6 +111,16 @@ export class Connections {
     return dispatcher;
   }
 
+  /**
+   * Loads what the first request needs, for who would rather wait for it now.
+   *
+   * @throws {ShimError} CONFIG_INVALID when the system's certificates cannot be used
+   */
+  async load(): Promise<void> {
+    await import("undici");
+    await this.#contextOf("");
+  }
+
   /** Ends what is under way, and closes all. */
   async destroy(): Promise<void> {
     this.#isClosed = true;
