@@ -15,6 +15,7 @@ import type { DomainControl } from "../libvirt/domain_control.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
 import type { Registries } from "../registry/registries.ts";
 import type { ImageLimits } from "./image_limits.ts";
+import type { KnownFindings } from "./known_findings.ts";
 
 /** What every use case is given. Opened once by the composition root. */
 export type AgentContext = {
@@ -24,6 +25,8 @@ export type AgentContext = {
   readonly collector: Collector;
   /** Whether blobs at rest still are what their names say. */
   readonly audit: BlobAudit;
+  /** What layers in the cache were found to hold. */
+  readonly findings: KnownFindings;
   /** Disks unpacked from packed layers. */
   readonly derived: DerivedDisks;
   readonly machines: MachineStore;

@@ -3,10 +3,11 @@ import { PACKING_HEAD_BYTES, recognisePacking } from "../boot/disk_packing.ts";
 import type { JudgedDisk } from "../boot/judge_disk.ts";
 import type { BootDisk, LocalLayer, PreparedBoot, Role } from "../boot/prepared_boot.ts";
 import type { UnpackedDisk } from "../content/derived_disks.ts";
+import type { Architecture } from "../image/platform.ts";
 import type { AgentContext } from "./agent_context.ts";
 import { bootCommandLine, type CommandLineWishes } from "./boot_command_line.ts";
 import { readStatedCommandLine } from "./cmdline_layer.ts";
-import { examineLayers } from "./examine_layers.ts";
+import { type ExaminedLayers, examineLayers } from "./examine_layers.ts";
 import { judgeBlob, knownDisk } from "./judge_blob.ts";
 import type { OperationOptions } from "./progress.ts";
 import type { PulledImage } from "./pull_image.ts";
@@ -38,19 +39,9 @@ export async function prepareBoot(
   { wish, ...options }: { readonly wish: ImageWish & BootWishes } & OperationOptions,
 ): Promise<PreparedBoot> {
   const { image } = pulled;
-  const layer = image.layers.find(({ role }) => role === "rootfs");
-  // Known are only disks that are none packed, so nothing of it has to be read.
-  const known = layer && await knownDisk(context, layer);
-  const packed = known ? undefined : await unpackRootfs(context, pulled, options);
-  const { findings, rootfs, refusal } = await examineLayers(image.layers, {
+  const { examined: { findings, rootfs, refusal }, packed } = await examineCached(context, pulled, {
+    ...options,
     architecture: wish.architecture,
-    look: ({ role, descriptor }) =>
-      Promise.resolve(
-        role === "rootfs" && packed
-          ? context.derived.diskWindow(descriptor, packed)
-          : context.content.blobWindow(descriptor),
-      ),
-    ...(packed ? {} : { judge: async (_file, rootfs) => known ?? await judgeBlob(context, rootfs) }),
   });
   // Also where another mode is possible: what was published as the system's disk is not left out in silence.
   if (refusal) throw refusal;
@@ -73,6 +64,39 @@ export async function prepareBoot(
     modes: decision.modes,
     disks: bootDisks(pulled, { decision, packed, rootfs }),
   };
+}
+
+type ExaminedImage = {
+  readonly examined: ExaminedLayers;
+  /** Undefined when the rootfs is the disk itself, or there is none. */
+  readonly packed: UnpackedDisk | undefined;
+};
+
+async function examineCached(
+  context: AgentContext,
+  pulled: PulledImage,
+  { architecture, ...options }: OperationOptions & { readonly architecture: Architecture },
+): Promise<ExaminedImage> {
+  const { layers } = pulled.image;
+  const before = context.findings.find(layers, architecture);
+  // Kept are only findings about layers of which none is packed: the unpacked disk must be there anew each time.
+  if (before) return { examined: before, packed: undefined };
+  const layer = layers.find(({ role }) => role === "rootfs");
+  // Known are only disks that are none packed, so nothing of it has to be read.
+  const known = layer && await knownDisk(context, layer);
+  const packed = known ? undefined : await unpackRootfs(context, pulled, options);
+  const examined = await examineLayers(layers, {
+    architecture,
+    look: ({ role, descriptor }) =>
+      Promise.resolve(
+        role === "rootfs" && packed
+          ? context.derived.diskWindow(descriptor, packed)
+          : context.content.blobWindow(descriptor),
+      ),
+    ...(packed ? {} : { judge: async (_file, rootfs) => known ?? await judgeBlob(context, rootfs) }),
+  });
+  if (!packed) context.findings.keep(layers, architecture, examined);
+  return { examined, packed };
 }
 
 /** Undefined when the layer is the disk itself, or there is none. */

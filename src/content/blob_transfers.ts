@@ -1,6 +1,6 @@
 import { dirname } from "node:path";
 import { ShimError, toShimError } from "../errors.ts";
-import { type Access, type DirectorySync, syncDirectory } from "../host/durable.ts";
+import type { Access, DirectorySync } from "../host/durable.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { type HeldLock, withLock } from "../host/flock.ts";
 import { startHeartbeat } from "../host/heartbeat.ts";
@@ -9,6 +9,7 @@ import type { Descriptor } from "../image/descriptor.ts";
 import type { Digest } from "../image/digest.ts";
 import type { OpenContent, VerifiedDocument } from "../image/image_source.ts";
 import { blobLockPath, lockBlob } from "./blob_lock.ts";
+import type { DurableNames } from "./durable_names.ts";
 import { ingestBlob, type IngestOptions } from "./ingest.ts";
 import { partialPaths, resumableBytes } from "./partial.ts";
 import { blobPathIn, LOCK_TIMEOUT_MS, type StorePaths } from "./store_layout.ts";
@@ -29,6 +30,7 @@ export type BlobTransfersOptions = {
   readonly paths: StorePaths;
   readonly access: Access;
   readonly fileSystem: FileSystem;
+  readonly durableNames: DurableNames;
   readonly hasBlob: (descriptor: Descriptor) => Promise<boolean>;
   /** Told of each blob that was brought in, when it is there. */
   readonly onStored: (digest: Digest) => Promise<void>;
@@ -127,11 +129,10 @@ export class BlobTransfers {
 
   /** Makes the names of blobs that are there durable: whoever stored them may not have come to this step yet. */
   async syncNames(digests: readonly Digest[]): Promise<void> {
-    const { paths, fileSystem, note } = this.#options;
-    for (const directory of new Set(digests.map((digest) => dirname(blobPathIn(paths.blobs, digest))))) {
-      const context = { action: "ingest blobs", path: directory };
-      note(await withIoErrors(context, () => syncDirectory(directory, fileSystem)));
-    }
+    const { paths, durableNames, note } = this.#options;
+    const context = { action: "ingest blobs", path: paths.blobs };
+    const settling = () => durableNames.settle(digests.map((digest) => blobPathIn(paths.blobs, digest)));
+    for (const outcome of await withIoErrors(context, settling)) note(outcome);
   }
 
   async #isThere(descriptor: Descriptor): Promise<boolean> {

@@ -24,6 +24,7 @@ import { blobWindow } from "./blob_window.ts";
 import { readOwnDocument } from "./own_document.ts";
 import { BlobTransfers, type LockBlobsOptions, type LockedBlobs } from "./blob_transfers.ts";
 import { describeFile, openUserFile } from "./user_file.ts";
+import { DurableNames } from "./durable_names.ts";
 import type { IngestOptions } from "./ingest.ts";
 import type { StoredReference } from "./index_entry.ts";
 import type { Lease } from "./lease.ts";
@@ -48,15 +49,17 @@ export class ContentStore {
   readonly #index: ReferenceIndex;
   readonly #transfers: BlobTransfers;
   readonly #options: ContentStoreOptions;
+  readonly #durableNames: DurableNames;
   readonly #lease: Lease | undefined;
   #onWarning: ContentStoreOptions["onWarning"];
 
   private constructor(
     paths: StorePaths,
     fileSystem: FileSystem,
-    options: ContentStoreOptions & { readonly lease?: Lease },
+    options: ContentStoreOptions & { readonly lease?: Lease; readonly durableNames?: DurableNames },
   ) {
     this.#options = options;
+    this.#durableNames = options.durableNames ?? new DurableNames(fileSystem);
     this.#lease = options.lease;
     this.#paths = paths;
     this.#fileSystem = fileSystem;
@@ -67,6 +70,7 @@ export class ContentStore {
       paths,
       access: this.#blobAccess,
       fileSystem,
+      durableNames: this.#durableNames,
       hasBlob: (descriptor) => this.hasBlob(descriptor),
       note: (sync) => this.#note(sync),
       onStored: (digest) => audit.noteSound(digest),
@@ -102,7 +106,8 @@ export class ContentStore {
    * it has once seen stays.
    */
   underLease(lease: Lease): ContentStore {
-    return new ContentStore(this.#paths, this.#fileSystem, { ...this.#options, lease });
+    const durableNames = this.#durableNames;
+    return new ContentStore(this.#paths, this.#fileSystem, { ...this.#options, lease, durableNames });
   }
 
   /** Leases many at once: cheaper than one by one, when they are looked for. Nothing without a lease. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { ShimError } from "../errors.ts";
 import { syncDirectory, unlinkIfThere, writeDurably } from "../host/durable.ts";
-import { type FileSystem, READ_EXISTING, withOpenFile } from "../host/file_system.ts";
+import type { FileSystem } from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
 import { type EntryJson, entryJson, nameOf } from "./index_entry.ts";
 import { readLayoutFile } from "./layout_file.ts";
@@ -54,8 +54,7 @@ export class ReferenceRecords {
   /** Says that the image was used now. A record that is not there, or cannot be changed, stays as it is. */
   async touch(name: string): Promise<void> {
     try {
-      const options = { flags: READ_EXISTING, fileSystem: this.#fileSystem };
-      await withOpenFile(this.#pathOf(name), options, (file) => file.touch());
+      await this.#fileSystem.touch(this.#pathOf(name));
     } catch (error) {
       // Knowing the last use is worth less than the use itself: on a read-only file system above all.
       if (errnoOf(error) === undefined) throw error;

@@ -74,8 +74,6 @@ export interface OpenFile {
   /** Whether somebody holds a lock of fcntl(2) on any part of it, as QEMU does on its disks; a lock of ours counts, too. */
   isLocked(): Promise<boolean>;
   status(): Promise<FileStatus>;
-  /** Sets the times of last access and change to now. */
-  touch(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -102,6 +100,8 @@ export interface FileSystem {
   rename(from: string, to: string): Promise<void>;
   /** Removes a name; a link's target stays. */
   unlink(path: string): Promise<void>;
+  /** Sets the path's own times of last access and change to now. */
+  touch(path: string): Promise<void>;
   /** Bytes that this user can still write on the path's file system. */
   availableBytes(path: string): Promise<number>;
 }
@@ -124,6 +124,7 @@ export const nodeFileSystem: FileSystem = {
   rmdir: (path) => nodeFs.rmdir(path),
   rename: (from, to) => nodeFs.rename(from, to),
   unlink: (path) => nodeFs.unlink(path),
+  touch: (path) => nodeFs.lutimes(path, new Date(), new Date()),
   availableBytes: async (path) => {
     const { bsize, bavail } = await nodeFs.statfs(path);
     return bsize * bavail;
@@ -208,7 +209,6 @@ function toOpenFile(file: nodeFs.FileHandle): OpenFile {
     sync: () => file.sync(),
     isLocked: () => isLocked(file.fd),
     status: () => takeSmallStep(() => toStatus(fstatSync(file.fd))),
-    touch: () => file.utimes(new Date(), new Date()),
     close: () => file.close(),
   };
 }

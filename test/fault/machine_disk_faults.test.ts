@@ -10,6 +10,7 @@ import type { MachineWishes } from "../../src/agent/prepare_machine.ts";
 import { BlobAudit } from "../../src/content/blob_audit.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
+import { KnownFindings } from "../../src/agent/known_findings.ts";
 import { Leases } from "../../src/content/lease.ts";
 import { ShimError } from "../../src/errors.ts";
 import { effectiveUserId, nodeFileSystem } from "../../src/host/file_system.ts";
@@ -66,6 +67,7 @@ async function withFaultAnywhere({ context }: Scene, fault?: Fault): Promise<Fau
     content,
     machines,
     leases: new Leases(options),
+    findings: new KnownFindings(),
     audit: new BlobAudit(options),
     derived: new DerivedDisks({ ...options, content }),
   };

@@ -5,6 +5,7 @@ import { BlobAudit } from "../../src/content/blob_audit.ts";
 import { Collector } from "../../src/content/collector.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
+import { KnownFindings } from "../../src/agent/known_findings.ts";
 import { Leases } from "../../src/content/lease.ts";
 import { MachineStore } from "../../src/machine/machine_store.ts";
 import { Registries } from "../../src/registry/registries.ts";
@@ -19,6 +20,7 @@ export async function openAgent(
   return {
     content,
     leases: new Leases({ rootDirectory }),
+    findings: new KnownFindings(),
     audit: new BlobAudit({ rootDirectory }),
     collector: new Collector({ rootDirectory, users: () => cacheUsers(machines) }),
     cacheBudget: NO_BUDGET,

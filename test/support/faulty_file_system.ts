@@ -45,7 +45,6 @@ export class FaultyFileSystem implements FileSystem {
       sync: () => step("sync", () => file.sync()),
       isLocked: () => step("probe", () => file.isLocked()),
       status: () => step("status", () => file.status()),
-      touch: () => step("touch", () => file.touch()),
       // Even a killed process and a failing close let go of the descriptor, and of the lock on it.
       close: () => file.close().then(() => step("close", () => Promise.resolve())),
     };
@@ -71,6 +70,9 @@ export class FaultyFileSystem implements FileSystem {
   }
   unlink(path: string) {
     return this.#step(`unlink ${path}`, () => this.#real.unlink(path));
+  }
+  touch(path: string) {
+    return this.#step(`touch ${path}`, () => this.#real.touch(path));
   }
   availableBytes(path: string) {
     return this.#step(`statfs ${path}`, () => this.#real.availableBytes(path));

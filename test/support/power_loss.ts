@@ -88,6 +88,9 @@ export class RecordingFileSystem implements FileSystem {
   readdir(path: string) {
     return this.#real.readdir(path);
   }
+  touch(path: string) {
+    return this.#real.touch(path);
+  }
   availableBytes(path: string) {
     return this.#real.availableBytes(path);
   }

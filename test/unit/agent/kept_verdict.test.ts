@@ -3,6 +3,7 @@ import { chmod, readdir, readFile, rename, rm, utimes, writeFile } from "node:fs
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { AgentContext } from "../../../src/agent/agent_context.ts";
+import { KnownFindings } from "../../../src/agent/known_findings.ts";
 import { prepare } from "../../../src/agent/prepare.ts";
 import { ContentStore } from "../../../src/content/content_store.ts";
 import { nodeFileSystem } from "../../../src/host/file_system.ts";
@@ -20,7 +21,8 @@ let fileSystem: FaultyFileSystem;
 let reference: Reference;
 let rootfs: string;
 let verdict: string;
-const prepareIt = () => prepare(context, prepareWish(reference, null));
+/** By what is kept on disk, and not by what this process has found out before. */
+const prepareIt = () => prepare({ ...context, findings: new KnownFindings() }, prepareWish(reference, null));
 /** How often the blob was read since asked last, by who decides what it is. */
 const reads = () => fileSystem.operations.splice(0).filter((each) => each === `read ${rootfs}`).length;
 const storedDisk = async () => JSON.parse(await readFile(verdict, "utf8")).disk;
