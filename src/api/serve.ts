@@ -5,6 +5,7 @@ import { collectCache } from "../agent/collect_cache.ts";
 import { examineHost } from "../agent/doctor.ts";
 import { loadSources } from "../agent/open_source.ts";
 import { Turns } from "../agent/turns.ts";
+import { holdBlobThread } from "../content/blob_thread.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import { foreignCalls } from "../host/foreign_calls.ts";
 import { LibvirtSession, type SessionNotice } from "../libvirt/libvirt_session.ts";
@@ -103,6 +104,7 @@ export async function serve(
   const servers: Server[] = [];
   let removeSocket = async () => {};
   await loadSources(given);
+  const letBlobThreadGo = holdBlobThread();
   const timers: ReturnType<typeof setInterval>[] = [watchDelay(metrics)];
   try {
     const { socket, http: limits } = settings;
@@ -136,6 +138,7 @@ export async function serve(
     await removeSocket();
     await quiet(servers, operations);
     await withinTime(session.close(), LIBVIRT_GRACE_MS);
+    letBlobThreadGo();
   }
 }
 

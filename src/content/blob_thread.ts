@@ -31,6 +31,18 @@ export async function openOnThread(
   return new ThreadedBlocks(thread, { path, inode, algorithm });
 }
 
+/**
+ * Begins the thread before the first blob, and keeps it between blobs, for a service: to begin it keeps the main loop for
+ * some 40 ms.
+ *
+ * @returns lets it end with the blobs that it has then
+ */
+export function holdBlobThread(): () => void {
+  const thread = current ??= new BlobThread(ENTRY);
+  thread.enter();
+  return () => thread.leave();
+}
+
 class ThreadedBlocks implements BlockTaker {
   readonly atOnce = 4;
   readonly #thread: BlobThread;
