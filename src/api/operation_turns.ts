@@ -17,7 +17,7 @@ export type Rows = Readonly<Record<Where, string>>;
 /** One row has at most this part of the places at work: whatever hangs there, the others go on. */
 const SHARE_OF_ROW = 1 / 4;
 /** On this host: more would share the same main loop and disk, and each look at the sockets would wait for all of them. */
-const HOST_AT_ONCE = 8;
+const HOST_AT_ONCE = 4;
 /** A caller is told to come back when about this many others had their turn. */
 const RETRY_AFTER_SECONDS = 2;
 

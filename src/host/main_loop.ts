@@ -1,40 +1,65 @@
+import { stat } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
+import { setImmediate as nextTurn } from "node:timers/promises";
 
-/** How long one turn of the main loop may be kept at work, milliseconds: others look at their sockets between two turns. */
-const LONGEST_TURN_MS = 4;
-/** Of those that ask in one breath, so many begin in one turn: what they are going to take has not been taken yet. */
-const MOST_IN_A_TURN = 32;
+/** How long the main loop may be kept at work before sockets are looked at again, milliseconds. */
+const LONGEST_MS = 4;
+/** Of those that ask in one breath, so many begin between two looks: what they are going to take has not been taken yet. */
+const MOST_AT_ONCE = 32;
+
+export type MainLoopOptions = {
+  readonly nowMs?: () => number;
+  /** Resolves when all that was waiting at the kernel has been served. */
+  readonly look?: () => Promise<void>;
+  readonly most?: number;
+};
 
 /**
- * Shares the main loop between many operations that each keep it for a moment. Whatever waits for a socket or a timer is
- * served between two turns of the loop, but what follows from a promise is not put off to the next one; so with hundreds
- * at work one turn could last for a second.
+ * Shares the main loop between many operations that each keep it for a moment. What follows from a promise is done before
+ * anything that waits at the kernel; so with hundreds at work nobody else would be served for a second.
  */
 export class MainLoop {
   readonly #nowMs: () => number;
-  #startedMs: number | undefined;
+  readonly #look: () => Promise<void>;
+  readonly #most: number;
+  #lookedMs = -Infinity;
   #begun = 0;
+  #looking: Promise<void> | undefined;
 
-  constructor({ nowMs = () => performance.now() }: { readonly nowMs?: () => number } = {}) {
+  constructor(
+    { nowMs = () => performance.now(), look = askKernel, most = MOST_AT_ONCE }: MainLoopOptions = {},
+  ) {
     this.#nowMs = nowMs;
+    this.#look = look;
+    this.#most = most;
   }
 
-  /** Resolves at once, or in a turn that has not lasted too long yet: to be called before what takes a while. */
+  /** Resolves when the loop has not been kept for too long: to be called before what takes a while. */
   async share(): Promise<void> {
-    for (;;) {
-      const nowMs = this.#nowMs();
-      if (this.#startedMs === undefined) {
-        this.#startedMs = nowMs;
-        this.#begun = 0;
-        setImmediate(() => this.#startedMs = undefined);
-      }
-      if (nowMs - this.#startedMs < LONGEST_TURN_MS && this.#begun < MOST_IN_A_TURN) {
-        this.#begun += 1;
-        return;
-      }
-      await new Promise<void>((resolve) => void setImmediate(resolve));
+    while (this.#begun >= this.#most || this.#nowMs() - this.#lookedMs >= LONGEST_MS) {
+      await (this.#looking ??= this.#lookAgain());
+    }
+    this.#begun += 1;
+  }
+
+  async #lookAgain(): Promise<void> {
+    try {
+      await this.#look();
+      this.#lookedMs = this.#nowMs();
+      this.#begun = 0;
+    } finally {
+      this.#looking = undefined;
     }
   }
+}
+
+/**
+ * Under Deno a chain of `setImmediate` is served before any socket, for as long as it goes on: the runtime asks the kernel
+ * only when it has nothing else to do. So once all else is done it is given a moment in which there is nothing.
+ */
+async function askKernel(): Promise<void> {
+  await nextTurn();
+  await stat("/");
 }
 
 /** The process's own: there is one. */

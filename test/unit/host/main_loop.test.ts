@@ -1,52 +1,74 @@
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { MainLoop } from "../../../src/host/main_loop.ts";
 
-describe("MainLoop", () => {
-  /** How many went on in each turn, of so many. */
-  async function perTurn(count: number, share: () => Promise<void>, isOneByOne: boolean): Promise<number[]> {
-    let turn = 0;
-    let isOver = false;
-    const turns = (async () => {
-      for (; !isOver; turn++) await nextTurn();
-    })();
-    const begun: { number: number; turn: number }[] = [];
-    const begin = async (number: number) => {
-      await share();
-      begun.push({ number, turn });
-    };
-    if (isOneByOne) { for (let number = 0; number < count; number++) await begin(number); }
-    else await Promise.all(Array.from({ length: count }, (_, number) => begin(number)));
-    isOver = true;
-    await turns;
-    expect(begun.map((each) => each.number)).toEqual(begun.map((_, number) => number));
-    return [...Map.groupBy(begun, (each) => each.turn).values()].map((each) => each.length);
-  }
-
-  it("lets one after the other go on until the turn has lasted long enough, and the next in the turn after it", async () => {
-    let nowMs = 0;
-    const loop = new MainLoop({ nowMs: () => nowMs });
-    const share = async () => {
-      await loop.share();
-      nowMs += 2;
-    };
-    expect(await perTurn(10, share, true)).toEqual([2, 2, 2, 2, 2]);
-  });
-
-  it("lets few of those go on in one turn that ask in one breath, in their order", async () => {
-    const loop = new MainLoop({ nowMs: () => 0 });
-    expect(await perTurn(100, () => loop.share(), false)).toEqual([32, 32, 32, 4]);
-  });
-
-  it("keeps nobody waiting after a pause, however long it was", async () => {
-    let nowMs = 0;
-    const loop = new MainLoop({ nowMs: () => nowMs });
-    await loop.share();
+/** How many went on between two looks at the kernel, of so many. */
+async function perLook(
+  count: number,
+  { isOneByOne, takesMs }: { readonly isOneByOne: boolean; readonly takesMs: number },
+): Promise<number[]> {
+  let nowMs = 1000;
+  let looks = 0;
+  const look = async () => {
     await nextTurn();
-    nowMs = 1_000_000;
-    let isBegun = false;
-    void loop.share().then(() => isBegun = true);
-    await Promise.resolve();
-    expect(isBegun).toBe(true);
+    looks += 1;
+  };
+  const loop = new MainLoop({ nowMs: () => nowMs, look });
+  const begun: { number: number; looks: number }[] = [];
+  const begin = async (number: number) => {
+    await loop.share();
+    nowMs += takesMs;
+    begun.push({ number, looks });
+  };
+  if (isOneByOne) { for (let number = 0; number < count; number++) await begin(number); }
+  else await Promise.all(Array.from({ length: count }, (_, number) => begin(number)));
+  expect(begun.map(({ number }) => number)).toEqual(begun.map((_, number) => number));
+  return [...Map.groupBy(begun, (each) => each.looks).values()].map((each) => each.length);
+}
+
+describe("MainLoop", () => {
+  it("lets one after the other go on for four milliseconds, then looks", async () => {
+    expect(await perLook(10, { isOneByOne: true, takesMs: 2 })).toEqual([2, 2, 2, 2, 2]);
+  });
+
+  it("lets few of those go on that ask in one breath, in their order", async () => {
+    expect(await perLook(100, { isOneByOne: false, takesMs: 0 })).toEqual([32, 32, 32, 4]);
+  });
+
+  it("looks again for who asks after a look that failed", async () => {
+    let looks = 0;
+    const look = () => ++looks === 1 ? Promise.reject(new Error("no")) : Promise.resolve();
+    const loop = new MainLoop({ look });
+    await expect(loop.share()).rejects.toThrow("no");
+    await loop.share();
+    expect(looks).toBe(2);
+  });
+
+  it("has a socket served while many are at work", async () => {
+    const server = createServer((socket) => socket.pipe(socket)).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const address = server.address();
+    if (address === null || typeof address === "string") throw new Error("no port");
+    const socket = connect(address.port, "127.0.0.1");
+    await once(socket, "connect");
+    const loop = new MainLoop();
+    const [workers, steps] = [50, 20];
+    let taken = 0;
+    const work = Array.from({ length: workers }, async () => {
+      for (let step = 0; step < steps; step++) {
+        await loop.share();
+        const endMs = performance.now() + 1;
+        while (performance.now() < endMs);
+        taken += 1;
+      }
+    });
+    socket.write("x");
+    await once(socket, "data");
+    expect(taken).toBeLessThan(workers * steps / 2);
+    await Promise.all(work);
+    socket.destroy();
+    server.close();
   });
 });
