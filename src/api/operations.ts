@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { PrepareDocument } from "../agent/prepare_document.ts";
 import type { OperationOptions, Progress } from "../agent/progress.ts";
 import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
+import { mainLoop } from "../host/main_loop.ts";
 import { ByteBudget } from "./byte_budget.ts";
 import type { EventLog } from "./event_log.ts";
 import type { OperationDocument, OperationProgress } from "./operation.ts";
@@ -204,12 +205,16 @@ export class Operations {
         async (enter) => {
           enter("waiting");
           await turn.wait(where, signal);
+          await mainLoop.share();
           startedMs = performance.now();
           operation.state = "running";
           this.#publish("operation.running", operation);
           return await run({
             signal,
-            awaitTurn: (next) => turn.wait(next, signal),
+            awaitTurn: async (next) => {
+              await turn.wait(next, signal);
+              await mainLoop.share();
+            },
             onProgress: (progress) => {
               enter(progress.phase);
               onProgress(progress);
