@@ -10,7 +10,7 @@ import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import { renderDomainXml } from "../hypervisor/domain_xml/domain.ts";
 import { type Fragment, FRAGMENTS, renderFragment } from "../hypervisor/domain_xml/fragment.ts";
 import { renderQemuCommand } from "../hypervisor/qemu_command/command.ts";
-import { mainLoop } from "../host/main_loop.ts";
+import { mainLoop, MILLISECOND_OF_STEPS } from "../host/main_loop.ts";
 import { describeIssues } from "../image/json_document.ts";
 import { copyFileSparsely, writeNewFile } from "../machine/disk_file.ts";
 import { type MachineId, parseMachineId } from "../machine/machine_id.ts";
@@ -249,7 +249,7 @@ async function buildMachine(context: AgentContext, building: Building): Promise<
   }
   const bootFiles = await makeBootFiles({ ...building, context }, diskPlace);
   const nvram = hasNvram ? join(place, NVRAM_NAME) : null;
-  await mainLoop.share();
+  await mainLoop.share(MILLISECOND_OF_STEPS);
   const definition = defineDomain({
     boot: bootFiles,
     machine: {

@@ -3,7 +3,7 @@ import { type Context, Hono } from "hono";
 import { z } from "zod";
 import { Turns } from "../agent/turns.ts";
 import { ShimError, toShimError } from "../errors.ts";
-import { MainLoop } from "../host/main_loop.ts";
+import { mainLoop, MILLISECOND_OF_STEPS } from "../host/main_loop.ts";
 import { describeIssues, readJson } from "../image/json_document.ts";
 import { LastingRequests } from "./lasting_requests.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -19,9 +19,6 @@ export const MAX_BODY_BYTES = 1024 * 1024;
 /** Longer bodies that are read at once: parsing one takes several times as much memory. */
 const MAX_LARGE_BODIES = 2;
 const MAX_URL_LENGTH = 4096;
-
-/** Each that begins keeps the main loop for a millisecond, and hundreds may come at once. */
-const beginnings = new MainLoop({ most: 4 });
 
 /** Told once for each request, when it is answered. */
 export type AccessRecord = {
@@ -167,7 +164,7 @@ async function answer(
     throw new ShimError("REQUEST_INVALID", `Cannot answer: the URL is over ${MAX_URL_LENGTH} characters`);
   }
   // Hundreds that come at once keep nobody waiting who asks for something small.
-  if (route.isLasting) await beginnings.share();
+  if (route.isLasting) await mainLoop.share(MILLISECOND_OF_STEPS);
   const query = Object.fromEntries(queryOf(new URL(url)));
   const input = {
     params: parse(route.params ?? z.strictObject({}), params, "path"),

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { PrepareDocument } from "../agent/prepare_document.ts";
 import type { OperationOptions, Progress } from "../agent/progress.ts";
 import { type ErrorCode, ShimError, toShimError } from "../errors.ts";
-import { mainLoop } from "../host/main_loop.ts";
+import { mainLoop, MILLISECOND_OF_STEPS } from "../host/main_loop.ts";
 import { ByteBudget } from "./byte_budget.ts";
 import type { EventLog } from "./event_log.ts";
 import type { OperationDocument, OperationProgress } from "./operation.ts";
@@ -205,7 +205,7 @@ export class Operations {
         async (enter) => {
           enter("waiting");
           await turn.wait(where, signal);
-          await mainLoop.share();
+          await mainLoop.share(MILLISECOND_OF_STEPS);
           startedMs = performance.now();
           operation.state = "running";
           this.#publish("operation.running", operation);
@@ -213,7 +213,7 @@ export class Operations {
             signal,
             awaitTurn: async (next) => {
               await turn.wait(next, signal);
-              await mainLoop.share();
+              await mainLoop.share(MILLISECOND_OF_STEPS);
             },
             onProgress: (progress) => {
               enter(progress.phase);

@@ -4,14 +4,18 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 
 /** How long the main loop may be kept at work before sockets are looked at again, milliseconds. */
 const LONGEST_MS = 4;
-/** Of those that ask in one breath, so many begin between two looks: what they are going to take has not been taken yet. */
-const MOST_AT_ONCE = 32;
+/**
+ * Of small steps that are asked for in one breath, so many are taken between two looks: what they are going to take has not
+ * been taken yet.
+ */
+const MOST_STEPS = 256;
+/** What keeps the loop for a millisecond, in small steps. */
+export const MILLISECOND_OF_STEPS = 64;
 
 export type MainLoopOptions = {
   readonly nowMs?: () => number;
   /** Resolves when all that was waiting at the kernel has been served. */
   readonly look?: () => Promise<void>;
-  readonly most?: number;
 };
 
 /**
@@ -21,32 +25,32 @@ export type MainLoopOptions = {
 export class MainLoop {
   readonly #nowMs: () => number;
   readonly #look: () => Promise<void>;
-  readonly #most: number;
   #lookedMs = -Infinity;
-  #begun = 0;
+  #steps = 0;
   #looking: Promise<void> | undefined;
 
-  constructor(
-    { nowMs = () => performance.now(), look = askKernel, most = MOST_AT_ONCE }: MainLoopOptions = {},
-  ) {
+  constructor({ nowMs = () => performance.now(), look = askKernel }: MainLoopOptions = {}) {
     this.#nowMs = nowMs;
     this.#look = look;
-    this.#most = most;
   }
 
-  /** Resolves when the loop has not been kept for too long: to be called before what takes a while. */
-  async share(): Promise<void> {
-    while (this.#begun >= this.#most || this.#nowMs() - this.#lookedMs >= LONGEST_MS) {
+  /**
+   * Resolves when the loop has not been kept for too long: to be called before what takes a while.
+   *
+   * @param steps as how many small ones it counts
+   */
+  async share(steps = 1): Promise<void> {
+    while (this.#steps >= MOST_STEPS || this.#nowMs() - this.#lookedMs >= LONGEST_MS) {
       await (this.#looking ??= this.#lookAgain());
     }
-    this.#begun += 1;
+    this.#steps += steps;
   }
 
   async #lookAgain(): Promise<void> {
     try {
       await this.#look();
       this.#lookedMs = this.#nowMs();
-      this.#begun = 0;
+      this.#steps = 0;
     } finally {
       this.#looking = undefined;
     }

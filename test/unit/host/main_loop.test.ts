@@ -7,7 +7,11 @@ import { MainLoop } from "../../../src/host/main_loop.ts";
 /** How many went on between two looks at the kernel, of so many. */
 async function perLook(
   count: number,
-  { isOneByOne, takesMs }: { readonly isOneByOne: boolean; readonly takesMs: number },
+  { isOneByOne, takesMs, steps }: {
+    readonly isOneByOne: boolean;
+    readonly takesMs: number;
+    readonly steps?: number;
+  },
 ): Promise<number[]> {
   let nowMs = 1000;
   let looks = 0;
@@ -18,7 +22,7 @@ async function perLook(
   const loop = new MainLoop({ nowMs: () => nowMs, look });
   const begun: { number: number; looks: number }[] = [];
   const begin = async (number: number) => {
-    await loop.share();
+    await loop.share(steps);
     nowMs += takesMs;
     begun.push({ number, looks });
   };
@@ -34,7 +38,8 @@ describe("MainLoop", () => {
   });
 
   it("lets few of those go on that ask in one breath, in their order", async () => {
-    expect(await perLook(100, { isOneByOne: false, takesMs: 0 })).toEqual([32, 32, 32, 4]);
+    expect(await perLook(600, { isOneByOne: false, takesMs: 0 })).toEqual([256, 256, 88]);
+    expect(await perLook(10, { isOneByOne: false, takesMs: 0, steps: 64 })).toEqual([4, 4, 2]);
   });
 
   it("looks again for who asks after a look that failed", async () => {
@@ -58,7 +63,7 @@ describe("MainLoop", () => {
     let taken = 0;
     const work = Array.from({ length: workers }, async () => {
       for (let step = 0; step < steps; step++) {
-        await loop.share();
+        await loop.share(64);
         const endMs = performance.now() + 1;
         while (performance.now() < endMs);
         taken += 1;
