@@ -206,6 +206,7 @@ export class Operations {
           enter("waiting");
           await turn.wait(where, signal);
           await mainLoop.share(MILLISECOND_OF_STEPS);
+          signal.throwIfAborted();
           startedMs = performance.now();
           operation.state = "running";
           this.#publish("operation.running", operation);
@@ -214,6 +215,7 @@ export class Operations {
             awaitTurn: async (next) => {
               await turn.wait(next, signal);
               await mainLoop.share(MILLISECOND_OF_STEPS);
+              signal.throwIfAborted();
             },
             onProgress: (progress) => {
               enter(progress.phase);

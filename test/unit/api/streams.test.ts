@@ -149,24 +149,38 @@ describe("Operations", () => {
   it("count one that was cancelled and still works beside the one that took its place, and stop both", async () => {
     const operations = make();
     const stopped: string[] = [];
-    const slow = (name: string) =>
+    const begun = { first: Promise.withResolvers<void>(), second: Promise.withResolvers<void>() };
+    const slow = (name: "first" | "second") =>
       work("same", async ({ signal }) => {
+        begun[name].resolve();
         await new Promise<void>((resolve) => signal?.addEventListener("abort", () => resolve()));
         await new Promise((resolve) => setTimeout(resolve, 30));
         stopped.push(name);
         throw signal?.reason;
       });
     const first = operations.start(slow("first"));
-    await turnOfLoop();
+    await begun.first.promise;
     operations.cancel(first.id);
     const second = operations.start(slow("second"));
-    await turnOfLoop();
+    await begun.second.promise;
     expect(second.id).not.toBe(first.id);
     expect(operations.counts()).toEqual({ running: 2, pending: 0 });
     await operations.close(5000);
     expect(stopped).toEqual(["first", "second"]);
     expect(operations.counts()).toEqual({ running: 0, pending: 0 });
     expect(await codeOf(second.result)).toBe("CANCELLED");
+  });
+
+  it("do not begin when they are cancelled before they come to it", async () => {
+    const operations = make();
+    let isBegun = false;
+    const { id, result } = operations.start(work("early", async () => {
+      isBegun = true;
+      return await never;
+    }));
+    operations.cancel(id);
+    expect(await codeOf(result)).toBe("CANCELLED");
+    expect(isBegun).toBe(false);
   });
 
   it("are left when they do not obey in time", async () => {
