@@ -153,7 +153,7 @@ describe("a large blob over several connections", () => {
   });
 
   it("RP24 that changes on the way is told, whichever connection saw it, before all of it has come", async () => {
-    const sizeBytes = 8 * 1024 * KIB;
+    const sizeBytes = 16 * 1024 * KIB;
     const [one, other] = [randomBlob(sizeBytes), randomBlob(sizeBytes)];
     let count = 0;
     await withRegistry((request) => {

@@ -40,9 +40,18 @@ export class LaneCount {
     return this.#lanes;
   }
 
-  /** How many bytes will come until it is worth thinking again; 0 when that is now. */
-  get settledBytes(): number {
-    return Math.floor(this.#rate * Math.max(0, this.#settledUntilMs - this.#now()));
+  /**
+   * How much to ask one connection for at once: what it brings until it is worth thinking again. Each request costs, a
+   * server more than us: `docker-registry` reads 4 MiB for each. In the first window at most as much as came in it, since
+   * that may be what a server had ready.
+   */
+  get worthwhileBytes(): number {
+    const now = this.#now();
+    if (this.#rate > 0) return Math.floor(this.#rate * Math.max(WINDOW_MS, this.#settledUntilMs - now));
+    const elapsedMs = now - this.#startedMs;
+    const leftMs = WINDOW_MS - elapsedMs;
+    if (elapsedMs <= 0 || leftMs <= 0) return 0;
+    return Math.floor(this.#receivedBytes * Math.min(1, leftMs / elapsedMs));
   }
 
   /** Bytes came in from the network, on whichever connection. */

@@ -123,8 +123,8 @@ export class OrderedBlob {
   #nextEnd(): number {
     const { resumption: { offsetBytes }, sizeBytes, limits } = this.#options;
     if (!this.#hasRanges) return sizeBytes;
-    const settledBytes = this.#lanes.lanes > 1 ? 0 : this.#lanes.settledBytes;
-    return Math.min(offsetBytes + Math.max(limits.segmentBytes, settledBytes), sizeBytes);
+    const atOnceBytes = this.#lanes.lanes > 1 ? 0 : this.#lanes.worthwhileBytes;
+    return Math.min(offsetBytes + Math.max(limits.segmentBytes, atOnceBytes), sizeBytes);
   }
 
   #giveUpSegments(): void {

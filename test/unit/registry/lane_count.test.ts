@@ -48,7 +48,7 @@ describe("LaneCount", () => {
     expect(new Set(seen)).toEqual(new Set([1, 2]));
     // 1, 2, 4, 8, 16 … seconds apart.
     expect(seen.filter((each) => each === 2).length).toBeLessThanOrEqual(7);
-    expect(lanes.settledBytes).toBeGreaterThanOrEqual(0);
+    expect(lanes.worthwhileBytes).toBeGreaterThanOrEqual(0);
   });
 
   it("keeps what paid, and drops what did not", () => {
@@ -67,6 +67,42 @@ describe("LaneCount", () => {
   it("goes on with one after a failure, and asks for little at first", () => {
     const { lanes } = simulate({ seconds: 2, network: perConnection(20) });
     lanes.failed();
-    expect([lanes.lanes, lanes.settledBytes]).toEqual([1, 0]);
+    expect([lanes.lanes, lanes.worthwhileBytes]).toEqual([1, 0]);
+  });
+
+  it("asks for as much again as came at first, then for what comes until it thinks again", () => {
+    let nowMs = 1_000_000;
+    const lanes = new LaneCount(12, () => nowMs);
+    const receive = (bytes: number, forMs: number) => {
+      nowMs += forMs;
+      lanes.received(bytes);
+      lanes.decide();
+    };
+    expect(lanes.worthwhileBytes).toBe(0);
+    receive(2 * MIB, 10);
+    expect(lanes.worthwhileBytes).toBe(2 * MIB);
+    receive(2 * MIB, 140);
+    // What comes at this pace in the 50 ms that are left.
+    expect(lanes.worthwhileBytes).toBe(Math.floor(4 * MIB / 3));
+    receive(36 * MIB, 50);
+    expect(lanes.worthwhileBytes).toBe(40 * MIB);
+    receive(10 * MIB, 20);
+    expect(lanes.worthwhileBytes).toBe(40 * MIB);
+  });
+
+  it("leaves one connection alone for as long as more turned out not to help", () => {
+    let nowMs = 1_000_000;
+    const lanes = new LaneCount(12, () => nowMs);
+    const starve = () => {
+      nowMs += 200;
+      lanes.received(20 * MIB);
+      lanes.waited(200);
+      lanes.decide();
+    };
+    starve();
+    expect(lanes.lanes).toBe(2);
+    lanes.received(2 * MIB); // the new ones have begun
+    starve();
+    expect([lanes.lanes, lanes.worthwhileBytes]).toEqual([1, 100 * MIB]);
   });
 });
