@@ -100,15 +100,27 @@ function peakMibOf(pid: number | undefined): number {
   }
 }
 
-/** One after the other, again and again, so that whatever else the machine does strikes all alike. */
+/**
+ * One after the other, again and again, so that whatever else the machine does strikes all alike. Each round begins with
+ * another one, and every second one goes backwards, so that nobody always comes after the same one.
+ *
+ * @param before runs before each of them, outside of what is measured
+ */
 export async function inTurns<Name extends string>(
   subjects: Readonly<Record<Name, () => Promise<number>>>,
   rounds: number,
+  before: () => Promise<void> = async () => {},
 ): Promise<Record<Name, number[]>> {
   const names = Object.keys(subjects) as Name[];
   const values = Object.fromEntries(names.map((name) => [name, []])) as unknown as Record<Name, number[]>;
   for (let round = 0; round < rounds; round++) {
-    for (const name of names) values[name].push(await subjects[name]());
+    const first = round % names.length;
+    const order = [...names.slice(first), ...names.slice(0, first)];
+    if (round % 2 === 1) order.reverse();
+    for (const name of order) {
+      await before();
+      values[name].push(await subjects[name]());
+    }
   }
   return values;
 }
