@@ -322,9 +322,9 @@ describe("check", () => {
     clearInterval(timer);
     expect(checkedBytes).toBeGreaterThan(64 * 1024 * 1024);
     expect(gapsMs.length).toBeGreaterThan(0);
-    const p99Ms = gapsMs.toSorted((one, other) => one - other)[Math.floor(gapsMs.length * 0.99)] ?? 0;
-    console.info(`main loop while hashing: p99 ${p99Ms.toFixed(1)} ms of ${gapsMs.length} ticks`);
-    // 20 ms on a machine of one's own; ten times that where others work, too.
-    expect(p99Ms).toBeLessThan(200);
+    const medianMs = gapsMs.toSorted((one, other) => one - other)[Math.floor(gapsMs.length / 2)] ?? 0;
+    console.info(`main loop while hashing: median ${medianMs.toFixed(1)} ms of ${gapsMs.length} ticks`);
+    // Some are as long as the host takes the thread away.
+    expect(medianMs).toBeLessThan(20);
   });
 });

@@ -21,6 +21,7 @@ import {
   randomDigest,
 } from "../../support/image_documents.ts";
 import { refusalOf } from "../../support/failures.ts";
+import { leastTimeMs } from "../../support/least_time.ts";
 
 describe("nextStep, on indexes inside indexes", () => {
   const nest = (changes: JsonObject = {}) => descriptorJsonOf({ mediaType: OCI_INDEX, ...changes });
@@ -122,11 +123,10 @@ describe("nextStep, on indexes inside indexes", () => {
     expect([read.length, survey.manifests.length]).toEqual([3, 10]);
   });
 
-  it("HM18 refuses over 1,000 descriptors in all, in less than a second", () => {
+  it("HM18 refuses over 1,000 descriptors in all, in less than a tenth of a second", async () => {
     const [first, second] = [nest(), nest()];
     const many = (count: number) => indexOf(...Array.from({ length: count }, () => entryJsonOf("s390x")));
     const index = indexOf(first, second);
-    const started = performance.now();
     expect(refusalOf(() => choose(index, VM, below([first, many(498)], [second, many(500)]))).code).toBe(
       "PLATFORM_NOT_FOUND",
     );
@@ -134,6 +134,7 @@ describe("nextStep, on indexes inside indexes", () => {
       code: "LIMIT_EXCEEDED",
       message: "Cannot read the image index: with the indexes inside it has over 1000 entries",
     });
-    expect(performance.now() - started).toBeLessThan(1000);
+    const refuse = () => refusalOf(() => choose(index, VM, below([first, many(499)], [second, many(500)])));
+    expect(await leastTimeMs(100, refuse)).toBeLessThan(100);
   });
 });
