@@ -27,71 +27,87 @@ export type Removal = {
   readonly lockPath: string | null;
 };
 
+/** Files that go together, as they were found. */
+export type CacheItem = Removal & {
+  /** When the youngest of them was written, milliseconds since 1970. */
+  readonly writtenMs: number;
+};
+
 /** Least age in milliseconds; what is younger stays. By the files' own time of change, so it can only spare. */
 export type Ages = { readonly anyMs: number; readonly partialMs: number };
 
-export type FindOptions = {
-  readonly needed: ReadonlySet<Digest>;
-  readonly ages: Ages;
-  readonly nowMs: number;
+export type SurveyOptions = {
+  /** Digests that are needed: nothing is asked about their files, which are most. */
+  readonly except: ReadonlySet<Digest>;
   readonly fileSystem: FileSystem;
 };
 
 /**
- * Everything in the cache that nobody needs: blobs, unpacked disks, interrupted transfers, quarantined files. Changes
- * nothing. Rejects with an errno error.
+ * Everything in the cache that could go: blobs, unpacked disks, interrupted transfers, quarantined files, by digest.
+ * Changes nothing. Rejects with an errno error.
  */
-export async function findRemovals(paths: StorePaths, options: FindOptions): Promise<Removal[]> {
-  const derived = join(paths.root, "derived");
+export async function surveyItems(paths: StorePaths, options: SurveyOptions): Promise<CacheItem[]> {
   const found = [
-    ...await removalsIn(paths.blobs, {
-      ...options,
-      kind: "blob",
-      beside: (digest) => [verdictPath(paths, digest)],
-      lock: () => null,
-      ageMs: options.ages.anyMs,
-    }),
-    ...await removalsIn(derived, {
-      ...options,
-      kind: "derived",
-      beside: () => [],
-      lock: (digest) => lockPath(paths, "derived", digest),
-      ageMs: options.ages.anyMs,
-    }),
-    ...await looseRemovals(paths, options),
+    ...await blobItems(paths, options),
+    ...await derivedItems(paths, options),
+    ...await looseItems(paths, options),
   ];
   return found.sort((one, other) => one.digest < other.digest ? -1 : 1);
 }
 
-type InFolder = FindOptions & {
-  readonly kind: "blob" | "derived";
-  readonly lock: (digest: Digest) => string | null;
-  readonly ageMs: number;
-  /** Files elsewhere that mean nothing without it. */
-  readonly beside: (digest: Digest) => readonly string[];
-};
-
-/** `DIRECTORY/ALGORITHM/ENCODED[.ENDING]` of digests that nobody needs. */
-async function removalsIn(directory: string, options: InFolder): Promise<Removal[]> {
-  const { needed, kind, lock } = options;
-  const removals: Removal[] = [];
-  const all = await filesByDigest(directory, options.fileSystem);
-  await runAtMost(PARALLEL_LOOKS, all, {}, async ([digest, files]) => {
-    if (needed.has(digest)) return;
-    // A blob has no ending. Of an unpacked disk the record goes first: without it the disk does not count.
-    const paths = kind === "blob"
-      ? files.filter((path) => basename(path) === digestEncoded(digest)).concat(options.beside(digest))
-      : files.toSorted((one) => one.endsWith(".json") ? -1 : 1);
-    const sizeBytes = await sizeOf(paths, options);
-    if (sizeBytes !== undefined) removals.push({ kind, digest, sizeBytes, paths, lockPath: lock(digest) });
+/** Of what was found, what nobody needs and no age spares. Zero spares nothing, whatever the clock says. */
+export function removableOf(
+  items: readonly CacheItem[],
+  { needed, ages, nowMs }: {
+    readonly needed: ReadonlySet<Digest>;
+    readonly ages: Ages;
+    readonly nowMs: number;
+  },
+): CacheItem[] {
+  return items.filter(({ kind, digest, writtenMs }) => {
+    // What was put aside is needed by nobody, whatever was named so.
+    if (kind !== "quarantined" && needed.has(digest)) return false;
+    const isLoose = kind === "partial" || kind === "quarantined";
+    const ageMs = isLoose ? Math.max(ages.anyMs, ages.partialMs) : ages.anyMs;
+    return ageMs <= 0 || nowMs - writtenMs >= ageMs;
   });
-  return removals;
+}
+
+/** `BLOBS/ALGORITHM/ENCODED`, with what was found out about it. */
+async function blobItems(paths: StorePaths, { except, fileSystem }: SurveyOptions): Promise<CacheItem[]> {
+  const items: CacheItem[] = [];
+  const all = await filesByDigest(paths.blobs, fileSystem);
+  // Listed once: asking by the thousand for what is not there takes longer than all the rest.
+  const verdicts = await filesByDigest(paths.verdicts, fileSystem);
+  await runAtMost(PARALLEL_LOOKS, all, {}, async ([digest, files]) => {
+    if (except.has(digest)) return;
+    // A blob has no ending.
+    const own = files.filter((path) => basename(path) === digestEncoded(digest));
+    const beside = verdictPath(paths, digest);
+    const found = await lookAt(verdicts.has(digest) ? [...own, beside] : own, fileSystem);
+    if (found) items.push({ kind: "blob", digest, ...found, paths: [...own, beside], lockPath: null });
+  });
+  return items;
+}
+
+/** `ROOT/derived/ALGORITHM/ENCODED.ENDING`: unpacked disks with their records. */
+async function derivedItems(paths: StorePaths, { except, fileSystem }: SurveyOptions): Promise<CacheItem[]> {
+  const items: CacheItem[] = [];
+  const all = await filesByDigest(join(paths.root, "derived"), fileSystem);
+  await runAtMost(PARALLEL_LOOKS, all, {}, async ([digest, files]) => {
+    if (except.has(digest)) return;
+    // The record goes first: without it the disk does not count.
+    const inOrder = files.toSorted((one) => one.endsWith(".json") ? -1 : 1);
+    const found = await lookAt(inOrder, fileSystem);
+    const lock = lockPath(paths, "derived", digest);
+    if (found) items.push({ kind: "derived", digest, ...found, paths: inOrder, lockPath: lock });
+  });
+  return items;
 }
 
 /** `ingest/ALG-ENC.partial` with its `.json`, and `quarantine/ALG-ENC.N`. */
-async function looseRemovals(paths: StorePaths, options: FindOptions): Promise<Removal[]> {
-  const { ages, needed, fileSystem } = options;
-  const removals: Removal[] = [];
+async function looseItems(paths: StorePaths, { except, fileSystem }: SurveyOptions): Promise<CacheItem[]> {
+  const items: CacheItem[] = [];
   const places = [["partial", paths.ingest], ["quarantined", paths.quarantine]] as const;
   for (const [kind, directory] of places) {
     const files = new Map<Digest, string[]>();
@@ -102,30 +118,31 @@ async function looseRemovals(paths: StorePaths, options: FindOptions): Promise<R
     }
     for (const [digest, all] of files) {
       // What an operation under way needs it may be about to go on with.
-      if (kind === "partial" && needed.has(digest)) continue;
-      const sizeBytes = await sizeOf(all, { ...options, ageMs: Math.max(ages.anyMs, ages.partialMs) });
+      if (kind === "partial" && except.has(digest)) continue;
+      const found = await lookAt(all, fileSystem);
       const lock = kind === "partial" ? lockPath(paths, "blob", digest) : null;
-      if (sizeBytes !== undefined) removals.push({ kind, digest, sizeBytes, paths: all, lockPath: lock });
+      if (found) items.push({ kind, digest, ...found, paths: all, lockPath: lock });
     }
   }
-  return removals;
+  return items;
 }
 
-/** Undefined when there is nothing any more, when one is too young, or is no file. */
-async function sizeOf(
+/** Undefined when there is nothing any more, or one is no file. */
+async function lookAt(
   paths: readonly string[],
-  { nowMs, ageMs, fileSystem }: Pick<InFolder, "nowMs" | "ageMs" | "fileSystem">,
-): Promise<number | undefined> {
-  let sizeBytes: number | undefined;
+  fileSystem: FileSystem,
+): Promise<Pick<CacheItem, "sizeBytes" | "writtenMs"> | undefined> {
+  let found: Pick<CacheItem, "sizeBytes" | "writtenMs"> | undefined;
   for (const path of paths) {
     const status = await statusIfThere(path, fileSystem);
     if (!status) continue;
     if (status.kind === "directory") return undefined;
-    // Zero spares nothing, whatever the clock says.
-    if (ageMs > 0 && nowMs - status.modifiedMs < ageMs) return undefined;
-    sizeBytes = (sizeBytes ?? 0) + status.allocatedBytes;
+    found = {
+      sizeBytes: (found?.sizeBytes ?? 0) + status.allocatedBytes,
+      writtenMs: Math.max(found?.writtenMs ?? 0, status.modifiedMs),
+    };
   }
-  return sizeBytes;
+  return found;
 }
 
 /**

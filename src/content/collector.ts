@@ -14,7 +14,7 @@ import {
   type Reached,
   type SurveyedEntry,
 } from "./cache_survey.ts";
-import { findRemovals, type Removal, removeFiles } from "./collection.ts";
+import { type CacheItem, removableOf, type Removal, removeFiles, surveyItems } from "./collection.ts";
 import { blobMissing } from "./blob_file.ts";
 import { removeStrayVerdicts } from "./blob_verdict.ts";
 import { chooseVictims } from "./eviction.ts";
@@ -131,7 +131,7 @@ export class Collector {
         }
         const after = digest ? await this.#reach(survey, { signal, cut: digest }) : before;
         const needed = neededBlobs(after, after.entries.filter((each) => !isGone(each)));
-        const found = await this.#findRemovals(needed, ALL);
+        const found = await this.#items(needed);
         removals = found.filter(({ kind, digest: each }) => candidates.has(each) && kind !== "quarantined");
       } catch (error) {
         const isUnclear = error instanceof ShimError &&
@@ -200,9 +200,11 @@ export class Collector {
     const { minAgeMs = null } = wish;
     const ages = { anyMs: minAgeMs ?? 0, partialMs: minAgeMs ?? PARTIAL_AGE_MS };
     const needed = neededBlobs(reached, reached.entries);
-    const removals = await this.#findRemovals(needed, ages);
+    const nowMs = Date.now();
     const hasBudget = (wish.maxBytes ?? wish.keepFreeBytes ?? null) !== null;
-    const everything = hasBudget ? await this.#findRemovals(new Set(), ALL) : [];
+    // For a budget everything counts.
+    const everything = await this.#items(hasBudget ? new Set() : needed);
+    const removals = removableOf(everything, { needed, ages, nowMs });
     const wantedBytes = await this.#wantedBytes(wish, { removals, everything });
     if (wantedBytes <= 0) return { images: [], removals, freedBytes: sumOf(removals), missingBytes: 0 };
     const sizes = sizesOf(everything);
@@ -218,7 +220,11 @@ export class Collector {
     const victimNames = new Set(victims.map((victim) => victim.name));
     const left = reached.entries.filter((each) => !victimNames.has(each.name ?? ""));
     // What an image needed a moment ago has no age of its own.
-    const more = await this.#findRemovals(neededBlobs(reached, left), { ...ages, anyMs: 0 });
+    const more = removableOf(everything, {
+      needed: neededBlobs(reached, left),
+      ages: { ...ages, anyMs: 0 },
+      nowMs,
+    });
     const known = new Set(removals.flatMap((removal) => removal.paths));
     const all = [
       ...removals,
@@ -268,8 +274,8 @@ export class Collector {
     });
   }
 
-  async #findRemovals(needed: ReadonlySet<Digest>, ages: { anyMs: number; partialMs: number }) {
-    return await findRemovals(this.#paths, { needed, ages, nowMs: Date.now(), fileSystem: this.#fileSystem });
+  async #items(except: ReadonlySet<Digest>): Promise<CacheItem[]> {
+    return await surveyItems(this.#paths, { except, fileSystem: this.#fileSystem });
   }
 
   async #removeAll(removals: readonly Removal[], signal: AbortSignal | undefined): Promise<Removal[]> {
@@ -284,9 +290,6 @@ export class Collector {
   }
 }
 
-/** No age spares anything. */
-const ALL = { anyMs: 0, partialMs: 0 };
-
 function sumOf(removals: readonly Removal[]): number {
   return removals.reduce((sum, removal) => sum + removal.sizeBytes, 0);
 }
@@ -294,6 +297,8 @@ function sumOf(removals: readonly Removal[]): number {
 /** Of everything under a digest: the blob, and its unpacked disk. */
 function sizesOf(removals: readonly Removal[]): Map<Digest, number> {
   const sizes = new Map<Digest, number>();
-  for (const { digest, sizeBytes } of removals) sizes.set(digest, (sizes.get(digest) ?? 0) + sizeBytes);
+  for (const { kind, digest, sizeBytes } of removals) {
+    if (kind === "blob" || kind === "derived") sizes.set(digest, (sizes.get(digest) ?? 0) + sizeBytes);
+  }
   return sizes;
 }
