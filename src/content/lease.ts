@@ -171,7 +171,7 @@ class OwnLease implements Lease {
     try {
       // While no collector looks: it would take a file that is not locked yet for a dead owner's.
       await withLock(collectLock, { ...lock, mode: "shared", signal }, async () => {
-        this.#lock ??= await takeLock(path, { ...lock, mode: "exclusive" });
+        this.#lock ??= await takeLock(path, { ...lock, mode: "exclusive", isNew: true });
         const { file } = this.#lock;
         await withIoErrors({ action: "lease what is needed", path }, async () => {
           // In place: the file is the lock. Only the collector reads it, and not now.

@@ -8,12 +8,20 @@
 import {
   closeSync,
   constants,
+  fchmod,
+  fchown,
   fstatSync,
+  fsync,
+  ftruncate,
   lstatSync,
+  type NoParamCallback,
+  open,
   opendirSync,
   openSync,
+  read,
   readSync,
   type Stats,
+  write,
 } from "node:fs";
 import * as nodeFs from "node:fs/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
@@ -113,7 +121,13 @@ async function takeSmallStep<T>(step: () => T): Promise<T> {
 }
 
 export const nodeFileSystem: FileSystem = {
-  open: async (path, flags, mode = 0o600) => toOpenFile(await nodeFs.open(path, flags, mode)),
+  open: async (path, flags, mode = 0o600) => {
+    // What is there already is open at once; what is to be made may have to wait for the disk.
+    if ((flags & constants.O_CREAT) === 0) {
+      return await takeSmallStep(() => toOpenFile(openSync(path, flags)));
+    }
+    return toOpenFile(await called<number>((done) => open(path, flags, mode, done)));
+  },
   lstat: (path) => takeSmallStep(() => toStatus(lstatSync(path))),
   readSmall: (path, maxBytes) => takeSmallStep(() => readSmallSync(path, maxBytes)),
   // The runtime's own way sorts in the main loop, which takes twice as long as all of this.
@@ -182,34 +196,71 @@ function toStatus(stats: Stats): FileStatus {
   };
 }
 
-function toOpenFile(file: nodeFs.FileHandle): OpenFile {
+/** What a call of the runtime's gives its callback. */
+function called<T>(call: (done: (error: Error | null, result: T) => void) => void): Promise<T> {
+  return new Promise((resolve, reject) => call((error, result) => error ? reject(error) : resolve(result)));
+}
+
+function done(call: (done: NoParamCallback) => void): Promise<void> {
+  return new Promise((resolve, reject) => call((error) => error ? reject(error) : resolve()));
+}
+
+/** Not by the runtime's own handle of an open file, which takes another descriptor for each step. */
+function toOpenFile(opened: number): OpenFile {
+  /** -1 once it is closed: the number may be another file's by then. */
+  let current = opened;
+  let stepsUnderWay = 0;
+  let lastStep: PromiseWithResolvers<void> | undefined;
+
+  /** While one is under way the descriptor stays this file's. */
+  async function step<T>(take: (fd: number) => Promise<T>): Promise<T> {
+    if (current === -1) throw Object.assign(new Error("the file is closed"), { code: "EBADF" });
+    stepsUnderWay += 1;
+    try {
+      return await take(current);
+    } finally {
+      stepsUnderWay -= 1;
+      if (stepsUnderWay === 0) lastStep?.resolve();
+    }
+  }
+
   return {
-    fd: file.fd,
+    fd: opened,
     read: async (buffer, offsetBytes) => {
       let filled = 0;
       while (filled < buffer.length) {
-        const { bytesRead } = await file.read(buffer, filled, buffer.length - filled, offsetBytes + filled);
-        if (bytesRead === 0) break;
-        filled += bytesRead;
+        const [from, left] = [filled, buffer.length - filled];
+        const count = await step((fd) =>
+          called<number>((done) => read(fd, buffer, from, left, offsetBytes + from, done))
+        );
+        if (count === 0) break;
+        filled += count;
       }
       return filled;
     },
     write: async (bytes, offsetBytes) => {
       let written = 0;
       while (written < bytes.length) {
-        written +=
-          (await file.write(bytes, written, bytes.length - written, offsetBytes + written)).bytesWritten;
+        const [from, left] = [written, bytes.length - written];
+        written += await step((fd) =>
+          called<number>((done) => write(fd, bytes, from, left, offsetBytes + from, done))
+        );
       }
     },
-    truncate: (sizeBytes) => file.truncate(sizeBytes),
-    cloneFrom: (source) => reflink(source.fd, file.fd),
-    findData: (offsetBytes) => findData(file.fd, offsetBytes),
-    chmod: (mode) => file.chmod(mode),
-    chown: (ownerId, groupId) => file.chown(ownerId, groupId),
-    sync: () => file.sync(),
-    isLocked: () => isLocked(file.fd),
-    status: () => takeSmallStep(() => toStatus(fstatSync(file.fd))),
-    close: () => file.close(),
+    truncate: (sizeBytes) => step((fd) => done((done) => ftruncate(fd, sizeBytes, done))),
+    cloneFrom: (source) => step((fd) => reflink(source.fd, fd)),
+    findData: (offsetBytes) => step((fd) => findData(fd, offsetBytes)),
+    chmod: (mode) => step((fd) => done((done) => fchmod(fd, mode, done))),
+    chown: (ownerId, groupId) => step((fd) => done((done) => fchown(fd, ownerId, groupId, done))),
+    sync: () => step((fd) => done((done) => fsync(fd, done))),
+    isLocked: () => step(isLocked),
+    status: () => step((fd) => takeSmallStep(() => toStatus(fstatSync(fd)))),
+    close: async () => {
+      if (current === -1) return;
+      current = -1;
+      if (stepsUnderWay > 0) await (lastStep = Promise.withResolvers()).promise;
+      closeSync(opened);
+    },
   };
 }
 
@@ -237,8 +288,10 @@ export async function withOpenFile<T>(
   return result;
 }
 
-/** The user whose files these are going to be. */
+let userId: number | undefined;
+
+/** The user whose files these are going to be. It stays the same: nothing here changes it. */
 export function effectiveUserId(): number {
   if (!process.geteuid) throw new TypeError("process.geteuid is missing: not a POSIX system");
-  return process.geteuid();
+  return userId ??= process.geteuid();
 }

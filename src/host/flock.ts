@@ -25,6 +25,8 @@ export type LockOptions = {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   readonly fileSystem?: FileSystem;
+  /** That there is no such file yet is known: it is not looked for. */
+  readonly isNew?: boolean;
 };
 
 export type WaitOptions = LockOptions & {
@@ -80,7 +82,7 @@ export async function waitForLock(path: string, options: WaitOptions): Promise<H
   const fileSystem = options.fileSystem ?? nodeFileSystem;
   const startMs = performance.now();
   for (;;) {
-    const file = await openLockFile(path, fileSystem);
+    const file = await openLockFile(path, { ...options, fileSystem });
     try {
       if (!await acquire(path, file.fd, { ...options, startMs })) {
         await release(file);
@@ -105,11 +107,25 @@ export async function tryLock(
   return await waitForLock(path, { mode, fileSystem, timeoutMs: 0, isWorthWaiting });
 }
 
-async function openLockFile(path: string, fileSystem: FileSystem): Promise<OpenFile> {
-  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
-  return await fileSystem.open(path, flags, 0o600).catch((error: unknown) => {
+async function openLockFile(
+  path: string,
+  { fileSystem, isNew = false }: Required<Pick<LockOptions, "fileSystem">> & Pick<LockOptions, "isNew">,
+): Promise<OpenFile> {
+  const flags = constants.O_RDWR | constants.O_NOFOLLOW;
+  try {
+    if (!isNew) {
+      // Nearly always it is there, and what is there is open at once.
+      const file = await fileSystem.open(path, flags).catch(unlessMissing);
+      if (file) return file;
+    }
+    return await fileSystem.open(path, flags | constants.O_CREAT, 0o600);
+  } catch (error) {
     throw toIoError(error, { action: "lock", path });
-  });
+  }
+}
+
+function unlessMissing(error: unknown): undefined {
+  if (errnoOf(error) !== "ENOENT") throw error;
 }
 
 /** What was written through it is a hint, so its close has no news; the lock is gone in any case. */
