@@ -14,6 +14,7 @@ import { BlobAudit } from "./content/blob_audit.ts";
 import { Collector } from "./content/collector.ts";
 import { ContentStore } from "./content/content_store.ts";
 import { DerivedDisks } from "./content/derived_disks.ts";
+import { KnownAcceleration } from "./agent/known_acceleration.ts";
 import { KnownFindings } from "./agent/known_findings.ts";
 import { Leases } from "./content/lease.ts";
 import { ShimError } from "./errors.ts";
@@ -72,6 +73,7 @@ async function openContext(settings: Settings, note: (message: string) => void):
     content,
     leases: new Leases({ rootDirectory }),
     findings: new KnownFindings(),
+    acceleration: new KnownAcceleration(),
     audit: new BlobAudit({ rootDirectory }),
     collector: new Collector({ rootDirectory, users: () => cacheUsers(machines), onWarning: note }),
     cacheBudget: settings.cacheBudget,

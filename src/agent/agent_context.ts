@@ -15,6 +15,7 @@ import type { DomainControl } from "../libvirt/domain_control.ts";
 import type { MachineStore } from "../machine/machine_store.ts";
 import type { Registries } from "../registry/registries.ts";
 import type { ImageLimits } from "./image_limits.ts";
+import type { KnownAcceleration } from "./known_acceleration.ts";
 import type { KnownFindings } from "./known_findings.ts";
 
 /** What every use case is given. Opened once by the composition root. */
@@ -27,6 +28,8 @@ export type AgentContext = {
   readonly audit: BlobAudit;
   /** What layers in the cache were found to hold. */
   readonly findings: KnownFindings;
+  /** What machines of an architecture are run with, as chosen a moment ago. */
+  readonly acceleration: KnownAcceleration;
   /** Disks unpacked from packed layers. */
   readonly derived: DerivedDisks;
   readonly machines: MachineStore;

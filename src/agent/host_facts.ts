@@ -38,7 +38,11 @@ export async function chooseAcceleration(
   wish: AccelerationWish,
 ): Promise<Acceleration> {
   if (wish.acceleration !== "auto") return wish.acceleration;
-  return (await accelerationVerdict(context, wish)).acceleration;
+  const known = context.acceleration.find(wish.architecture);
+  if (known) return known;
+  const { acceleration } = await accelerationVerdict(context, wish);
+  context.acceleration.keep(wish.architecture, acceleration);
+  return acceleration;
 }
 
 /** The probe's verdict. A KVM that only pretends costs 3 s to find out, so verdicts are kept until the host reboots. */

@@ -32,6 +32,8 @@ export type OperationWork = {
   readonly heldBytes: number;
   /** Where it most likely begins. */
   readonly where: Where;
+  /** The same, asked again when its turn at a registry has come: another may have brought all of it by then. */
+  readonly whereNow: () => Promise<Where>;
   readonly run: (options: RunOptions) => Promise<PrepareDocument>;
 };
 
@@ -183,7 +185,7 @@ export class Operations {
     clearTimeout(timer);
   }
 
-  async #run(operation: Operation, { run, where }: OperationWork): Promise<void> {
+  async #run(operation: Operation, { run, where, whereNow }: OperationWork): Promise<void> {
     const { id, stop: { signal }, subject, turn } = operation;
     const told = new Paced<OperationProgress>(
       PROGRESS_EVERY_MS,
@@ -205,6 +207,7 @@ export class Operations {
         async (enter) => {
           enter("waiting");
           await turn.wait(where, signal);
+          if (where === "source" && await whereNow() === "host") await turn.wait("host", signal);
           await mainLoop.share(MILLISECOND_OF_STEPS);
           signal.throwIfAborted();
           startedMs = performance.now();

@@ -10,6 +10,7 @@ import type { MachineWishes } from "../../src/agent/prepare_machine.ts";
 import { BlobAudit } from "../../src/content/blob_audit.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
+import { KnownAcceleration } from "../../src/agent/known_acceleration.ts";
 import { KnownFindings } from "../../src/agent/known_findings.ts";
 import { Leases } from "../../src/content/lease.ts";
 import { ShimError } from "../../src/errors.ts";
@@ -68,6 +69,7 @@ async function withFaultAnywhere({ context }: Scene, fault?: Fault): Promise<Fau
     machines,
     leases: new Leases(options),
     findings: new KnownFindings(),
+    acceleration: new KnownAcceleration(),
     audit: new BlobAudit(options),
     derived: new DerivedDisks({ ...options, content }),
   };

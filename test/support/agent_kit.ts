@@ -5,6 +5,7 @@ import { BlobAudit } from "../../src/content/blob_audit.ts";
 import { Collector } from "../../src/content/collector.ts";
 import { ContentStore } from "../../src/content/content_store.ts";
 import { DerivedDisks } from "../../src/content/derived_disks.ts";
+import { KnownAcceleration } from "../../src/agent/known_acceleration.ts";
 import { KnownFindings } from "../../src/agent/known_findings.ts";
 import { Leases } from "../../src/content/lease.ts";
 import { MachineStore } from "../../src/machine/machine_store.ts";
@@ -21,6 +22,7 @@ export async function openAgent(
     content,
     leases: new Leases({ rootDirectory }),
     findings: new KnownFindings(),
+    acceleration: new KnownAcceleration(),
     audit: new BlobAudit({ rootDirectory }),
     collector: new Collector({ rootDirectory, users: () => cacheUsers(machines) }),
     cacheBudget: NO_BUDGET,

@@ -67,7 +67,8 @@ export async function answerPrepare(
   const { context, operations, events, metrics } = service;
   const reference = formatReference(wish.reference);
   const subject = { reference, ...(wish.machine ? { machine: wish.machine.id } : {}) };
-  const where = await mayBeCached(context, wish) ? "host" : "source";
+  const whereNow = async () => await mayBeCached(context, wish) ? "host" : "source";
+  const where = await whereNow();
   const { id, result } = operations.start({
     key: keyOf(wish),
     heldBytes: heldBytesOf(wish),
@@ -77,6 +78,7 @@ export async function answerPrepare(
       host: wish.machine?.id ?? reference,
     },
     where,
+    whereNow,
     run: async (options) => {
       const told = tellImage(events, subject);
       let isMade = false;

@@ -148,6 +148,7 @@ describe("Operations", () => {
     subject: { reference: "a.example/b:1" },
     rows: { source: "a.example", host: key },
     where: "host",
+    whereNow: () => Promise.resolve("host"),
     heldBytes: 0,
     run,
   });
@@ -176,6 +177,40 @@ describe("Operations", () => {
     expect(stopped).toEqual(["first", "second"]);
     expect(operations.counts()).toEqual({ running: 0, pending: 0 });
     expect(await codeOf(second.result)).toBe("CANCELLED");
+  });
+
+  it("go on here when all they need was brought while they waited for their turn at a registry", async () => {
+    const operations = new Operations({ maxRunning: 4, maxPending: 20, events: new EventLog() });
+    const bringing = Promise.withResolvers<void>();
+    let isHere = false;
+    const held = Promise.withResolvers<never>();
+    held.promise.catch(() => {});
+    const wish = (key: string, run: OperationWork["run"]): OperationWork => ({
+      ...work(key, run),
+      rows: { source: "a.example", host: key },
+      where: "source",
+      whereNow: () => Promise.resolve(isHere ? "host" : "source"),
+    });
+    // One place of four: who waits for it waits in the row of that registry.
+    operations.start(wish("brings", async () => {
+      await bringing.promise;
+      isHere = true;
+      throw new Error("over");
+    }));
+    const begun: string[] = [];
+    for (const key of ["b", "c", "d"]) {
+      operations.start(wish(key, () => {
+        begun.push(key);
+        return held.promise;
+      }));
+    }
+    await turnOfLoop();
+    expect(begun).toEqual([]);
+    bringing.resolve();
+    // All of them: none keeps the registry's one place.
+    await vi.waitFor(() => expect(begun).toEqual(["b", "c", "d"]));
+    held.reject(new Error("over"));
+    await operations.close(1000);
   });
 
   it("do not begin when they are cancelled before they come to it", async () => {
