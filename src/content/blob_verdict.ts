@@ -153,5 +153,6 @@ export async function removeStrayVerdicts(paths: StorePaths, fileSystem: FileSys
 }
 
 export function verdictPath({ verdicts }: StorePaths, digest: Digest): string {
-  return join(verdicts, digestAlgorithm(digest), `${digestEncoded(digest)}.json`);
+  // Not joined: a collection asks forty thousand times.
+  return `${verdicts}/${digestAlgorithm(digest)}/${digestEncoded(digest)}.json`;
 }

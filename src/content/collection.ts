@@ -1,5 +1,5 @@
-import { basename, join } from "node:path";
-import { readdirIfThere, statusIfThere, unlinkIfThere } from "../host/durable.ts";
+import { join } from "node:path";
+import { footprintIfThere, readdirIfThere, unlinkIfThere } from "../host/durable.ts";
 import { runAtMost } from "../host/at_most.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { type HeldLock, tryLock } from "../host/flock.ts";
@@ -82,7 +82,7 @@ async function blobItems(paths: StorePaths, { except, fileSystem }: SurveyOption
   await runAtMost(PARALLEL_LOOKS, all, {}, async ([digest, files]) => {
     if (except.has(digest)) return;
     // A blob has no ending.
-    const own = files.filter((path) => basename(path) === digestEncoded(digest));
+    const own = files.filter((path) => path.endsWith(digestEncoded(digest)));
     const beside = verdictPath(paths, digest);
     const found = await lookAt(verdicts.has(digest) ? [...own, beside] : own, fileSystem);
     if (found) items.push({ kind: "blob", digest, ...found, paths: [...own, beside], lockPath: null });
@@ -134,7 +134,7 @@ async function lookAt(
 ): Promise<Pick<CacheItem, "sizeBytes" | "writtenMs"> | undefined> {
   let found: Pick<CacheItem, "sizeBytes" | "writtenMs"> | undefined;
   for (const path of paths) {
-    const status = await statusIfThere(path, fileSystem);
+    const status = await footprintIfThere(path, fileSystem);
     if (!status) continue;
     if (status.kind === "directory") return undefined;
     found = {

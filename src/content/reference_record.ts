@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { z } from "zod";
 import { ShimError } from "../errors.ts";
-import { syncDirectory, unlinkIfThere, writeDurably } from "../host/durable.ts";
+import { footprintIfThere, syncDirectory, unlinkIfThere, writeDurably } from "../host/durable.ts";
 import type { FileSystem } from "../host/file_system.ts";
 import { errnoOf } from "../host/io_error.ts";
 import { type EntryJson, entryJson, nameOf } from "./index_entry.ts";
@@ -63,13 +63,7 @@ export class ReferenceRecords {
 
   /** @returns null when there is no record */
   async lastUse(name: string): Promise<RecordStatus | null> {
-    try {
-      const { modifiedMs } = await this.#fileSystem.lstat(this.#pathOf(name));
-      return { modifiedMs };
-    } catch (error) {
-      if (errnoOf(error) === "ENOENT") return null;
-      throw error;
-    }
+    return await footprintIfThere(this.#pathOf(name), this.#fileSystem) ?? null;
   }
 
   /** @returns undefined when there is none. @throws {ShimError} CACHE_LAYOUT_INVALID when it cannot be read */

@@ -6,10 +6,11 @@ import {
   effectiveUserId,
   type FileStatus,
   type FileSystem,
+  type Footprint,
   type OpenFile,
   withOpenFile,
 } from "./file_system.ts";
-import { errnoOf } from "./io_error.ts";
+import { errnoOf, unlessMissing } from "./io_error.ts";
 
 /**
  * `unsupported`: this file system cannot fsync a directory (some FUSE ones); a power loss may undo the last
@@ -113,10 +114,10 @@ export async function readdirIfThere(path: string, fileSystem: FileSystem): Prom
 
 /** A path's own status, undefined when there is nothing by that name. Rejects with an errno error. */
 export async function statusIfThere(path: string, fileSystem: FileSystem): Promise<FileStatus | undefined> {
-  try {
-    return await fileSystem.lstat(path);
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return undefined;
-    throw error;
-  }
+  return await fileSystem.lstat(path).catch(unlessMissing);
+}
+
+/** The same of what it takes on disk. */
+export async function footprintIfThere(path: string, fileSystem: FileSystem): Promise<Footprint | undefined> {
+  return await fileSystem.footprint(path).catch(unlessMissing);
 }

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ShimError } from "../errors.ts";
 import { type FileSystem, nodeFileSystem, type OpenFile } from "./file_system.ts";
 import { countForeignCall } from "./foreign_calls.ts";
-import { errnoOf, toIoError } from "./io_error.ts";
+import { errnoOf, toIoError, unlessMissing } from "./io_error.ts";
 
 const LOCK_SH = 1;
 const LOCK_EX = 2;
@@ -122,10 +122,6 @@ async function openLockFile(
   } catch (error) {
     throw toIoError(error, { action: "lock", path });
   }
-}
-
-function unlessMissing(error: unknown): undefined {
-  if (errnoOf(error) !== "ENOENT") throw error;
 }
 
 /** What was written through it is a hint, so its close has no news; the lock is gone in any case. */

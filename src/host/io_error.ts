@@ -59,6 +59,11 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === "string" && /^E[A-Z0-9]+$/.test(error.code) ? error.code : undefined;
 }
 
+/** For `catch`: undefined for what is not there; any other failure passes. */
+export function unlessMissing(error: unknown): undefined {
+  if (errnoOf(error) !== "ENOENT") throw error;
+}
+
 /** Where the trouble was: `action` completes "Cannot …", `path` is the file or directory it is about. */
 export type IoContext = { readonly action: string; readonly path: string };
 

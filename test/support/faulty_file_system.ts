@@ -50,6 +50,10 @@ export class FaultyFileSystem implements FileSystem {
     };
   }
 
+  footprint(path: string) {
+    return this.#step(`footprint ${path}`, () => this.#real.footprint(path));
+  }
+
   lstat(path: string) {
     return this.#step(`lstat ${path}`, () => this.#real.lstat(path));
   }

@@ -79,6 +79,9 @@ export class RecordingFileSystem implements FileSystem {
     };
   }
 
+  footprint(path: string) {
+    return this.#real.footprint(path);
+  }
   lstat(path: string) {
     return this.#real.lstat(path);
   }

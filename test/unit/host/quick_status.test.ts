@@ -1,10 +1,10 @@
 import { closeSync, openSync } from "node:fs";
-import { chmod, writeFile } from "node:fs/promises";
+import { chmod, symlink, truncate, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { effectiveUserId, nodeFileSystem } from "../../../src/host/file_system.ts";
-import { quickStatus } from "../../../src/host/quick_status.ts";
+import { quickFootprint, quickStatus } from "../../../src/host/quick_status.ts";
 import { useTemporaryDirectory } from "../../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();
@@ -34,4 +34,24 @@ it("says after many times what the runtime says, and follows each change", async
   }
   // A bad descriptor is the runtime's to tell.
   expect(quickStatus(-1)).toBeUndefined();
+});
+
+it("says of a path what it takes on disk, as the runtime does, and leaves it to that to say why not", async () => {
+  const [file, link] = [join(temporary(), "sparse"), join(temporary(), "link")];
+  await writeFile(file, new Uint8Array(10_000));
+  await truncate(file, 10 * 1024 * 1024);
+  await utimes(file, 1_700_000_000, 1_700_000_000.25);
+  await symlink(file, link);
+  for (let asked = 0; asked < 2000; asked++) quickFootprint(file);
+  while (quickFootprint(file) === undefined) await delay(10);
+  expect(quickFootprint(file)).toMatchObject({ kind: "file", modifiedMs: 1_700_000_000_250 });
+  for (const path of [file, link, temporary(), "/dev/null"]) {
+    const { kind, allocatedBytes, modifiedMs } = await nodeFileSystem.lstat(path);
+    const quick = quickFootprint(path);
+    expect([quick?.kind, quick?.allocatedBytes]).toEqual([kind, allocatedBytes]);
+    expect(Math.abs((quick?.modifiedMs ?? 0) - modifiedMs)).toBeLessThan(1);
+  }
+  const missing = join(temporary(), "missing");
+  expect(quickFootprint(missing)).toBeUndefined();
+  await expect(nodeFileSystem.footprint(missing)).rejects.toMatchObject({ code: "ENOENT" });
 });
