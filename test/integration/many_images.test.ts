@@ -1,6 +1,6 @@
 /**
  * A cache of many images, by real commands. `BOOTSHIM_MANY_IMAGES=10000` makes it full size, and each command must end
- * within 2 seconds then; figures are printed.
+ * within 2 seconds then, or 3 where it tells of every image and file that it would give up; figures are printed.
  */
 import { performance } from "node:perf_hooks";
 import { join } from "node:path";
@@ -11,28 +11,28 @@ import { useTemporaryDirectory } from "../support/temporary_directory.ts";
 
 const temporary = useTemporaryDirectory();
 const COUNT = Number(process.env["BOOTSHIM_MANY_IMAGES"] ?? 300);
-const LIMIT_SECONDS = COUNT >= 10_000 ? 2 : Infinity;
+const IS_FULL_SIZE = COUNT >= 10_000;
 
 it(`DC30 ${COUNT} images: listed, prepared from and collected without hashing them`, async () => {
   const root = join(temporary(), "root");
   await writeManyImages(root, COUNT);
-  const run = async (...argv: string[]): Promise<unknown> => {
+  const run = async (argv: string[], limitSeconds = 2): Promise<unknown> => {
     const startMs = performance.now();
     const result = await bootshimJson(argv, { root });
     const seconds = (performance.now() - startMs) / 1000;
-    console.info(`${COUNT} images, ${argv[0]}: ${seconds.toFixed(2)} s`);
-    expect(seconds).toBeLessThan(LIMIT_SECONDS);
+    console.info(`${COUNT} images, ${argv.slice(0, 3).join(" ")}: ${seconds.toFixed(2)} s`);
+    expect(seconds).toBeLessThan(IS_FULL_SIZE ? limitSeconds : Infinity);
     return result;
   };
-  expect(await run("version")).toBeDefined();
-  expect(await run("images")).toHaveLength(COUNT);
+  expect(await run(["version"])).toBeDefined();
+  expect(await run(["images"])).toHaveLength(COUNT);
   const reference = nameOfImage(COUNT - 1);
   for (let time = 0; time < 2; time++) {
-    expect(await run("prepare", reference, "--pull", "never")).toMatchObject({
+    expect(await run(["prepare", reference, "--pull", "never"])).toMatchObject({
       cached: true,
       boot: { mode: "kernel", cmdline: `console=ttyS0 number=${COUNT - 1}` },
     });
   }
-  expect(await run("gc", "--dry-run")).toMatchObject({ images: [], removed: [], freedBytes: 0 });
-  expect(await run("gc", "--dry-run", "--max-bytes", "1MiB")).toMatchObject({ dryRun: true });
+  expect(await run(["gc", "--dry-run"])).toMatchObject({ images: [], removed: [], freedBytes: 0 });
+  expect(await run(["gc", "--dry-run", "--max-bytes", "1MiB"], 3)).toMatchObject({ dryRun: true });
 });
