@@ -187,7 +187,7 @@ async function withSource<T>(
   path: string,
   { fileSystem, mayFollow, copy }: Copying<T>,
 ): Promise<T> {
-  const flags = mayFollow ? constants.O_RDONLY : READ_EXISTING;
+  const flags = mayFollow ? READ_EXISTING & ~constants.O_NOFOLLOW : READ_EXISTING;
   return await withIoErrors(
     { action: `copy "${from}"`, path },
     () =>
