@@ -48,6 +48,8 @@ export type Reached = {
   readonly heldDocuments: ReadonlySet<Digest>;
   /** Of these, those of operations: a lease that names an index means what is in it, too. */
   readonly leasedDocuments: ReadonlySet<Digest>;
+  /** All that these operations need. */
+  readonly leasedBlobs: ReadonlySet<Digest>;
 };
 
 /**
@@ -79,6 +81,7 @@ export async function reachAll(
   const held = new Set<Digest>();
   const leased = new Set(survey.leased);
   const leasedDocuments = new Set<Digest>();
+  const leasedBlobs = new Set<Digest>();
   const roots: Root[] = [
     ...survey.users.map((user) => ({ digest: user.manifestDigest, isRequired: true })),
     ...[...survey.users.flatMap((user) => [...user.needs, ...user.digests]), ...leased].map((digest) => ({
@@ -89,10 +92,12 @@ export async function reachAll(
   await runAtMost(PARALLEL_READS, roots, { signal: options.signal }, async (root) => {
     const { all, documents } = await reachability.from(root);
     for (const digest of all) held.add(digest);
-    if (leased.has(root.digest)) { for (const digest of documents) leasedDocuments.add(digest); }
+    if (!leased.has(root.digest)) return;
+    for (const digest of documents) leasedDocuments.add(digest);
+    for (const digest of all) leasedBlobs.add(digest);
   });
   const heldDocuments = new Set([...survey.users.map((user) => user.manifestDigest), ...leasedDocuments]);
-  return { entries, held, heldDocuments, leasedDocuments };
+  return { entries, held, heldDocuments, leasedDocuments, leasedBlobs };
 }
 
 /** Undefined for what can be no blob of this layout. */

@@ -123,7 +123,8 @@ export class Collector {
         const before = await this.#reach(survey, { signal });
         const others = before.entries.filter((each) => !isGone(each));
         const targets = before.entries.filter(isGone);
-        requireUnused(survey, { targets, others, digest, leased: before.leasedDocuments });
+        const { leasedDocuments: leased, leasedBlobs } = before;
+        requireUnused(survey, { targets, others, digest, leased, leasedBlobs });
         const candidates = new Set(targets.flatMap((each) => [...each.all]));
         if (digest) {
           requireNoPart(digest, before);

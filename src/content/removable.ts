@@ -27,9 +27,11 @@ export function requireUnclaimed(
       details: { reference: name, remedy: `run: bootshim unpin ${name}` },
     });
   }
-  if (digest) {
-    requireNoUser(shortDigest(digest), { users, leased: new Set(leased), documents: new Set([digest]) });
-  }
+  if (!digest) return;
+  requireNoUser(shortDigest(digest), { users, leased: new Set(leased), documents: new Set([digest]) });
+  // A layer, too: a machine reads it, whether or not an image that it is a part of still has a name.
+  const readers = users.filter(({ needs, digests }) => needs.includes(digest) || digests.includes(digest));
+  if (readers.length > 0) throw usedByMachines(shortDigest(digest), readers.map(({ id }) => id));
 }
 
 /**
@@ -39,16 +41,20 @@ export function requireUnclaimed(
  */
 export function requireUnused(
   { users }: CacheSurvey,
-  { targets, others, digest, leased }: {
+  { targets, others, digest, leased, leasedBlobs }: {
     readonly targets: readonly SurveyedEntry[];
     readonly others: readonly SurveyedEntry[];
     /** A document to give up though others go on naming it. */
     readonly digest: Digest | undefined;
     /** Documents that operations under way need, those inside of indexes among them. */
     readonly leased: ReadonlySet<Digest>;
+    /** All that operations under way need: a lease need not name what a document that it names leads to. */
+    readonly leasedBlobs: ReadonlySet<Digest>;
   },
 ): void {
-  if (digest) requireNoUser(shortDigest(digest), { users, leased, documents: new Set([digest]) });
+  if (digest) {
+    requireNoUser(shortDigest(digest), { users, leased: leasedBlobs, documents: new Set([digest]) });
+  }
   const kept = new Set(others.flatMap((each) => [...each.documents]));
   for (const { name = "", documents } of targets) {
     requireNoUser(name, {
@@ -83,19 +89,21 @@ function requireNoUser(
   },
 ): void {
   const machines = users.filter((user) => documents.has(user.manifestDigest)).map((user) => user.id);
-  if (machines.length > 0) {
-    const remedy = `give them up first: bootshim release ${machines[0]}`;
-    throw new ShimError(
-      "IN_USE",
-      `Cannot remove image "${what}": ${machines.length} machines are made from it, ${
-        machines.slice(0, 5).join(", ")
-      }${machines.length > 5 ? " and others" : ""}`,
-      { details: { machines, remedy } },
-    );
-  }
+  if (machines.length > 0) throw usedByMachines(what, machines);
   if ([...documents].some((digest) => leased.has(digest))) {
     throw new ShimError("IN_USE", `Cannot remove image "${what}": an operation under way needs it`, {
       details: { remedy: "try again when it is done" },
     });
   }
+}
+
+function usedByMachines(what: string, machines: readonly string[]): ShimError {
+  const remedy = `give them up first: bootshim release ${machines[0]}`;
+  return new ShimError(
+    "IN_USE",
+    `Cannot remove image "${what}": ${machines.length} machines are made from it, ${
+      machines.slice(0, 5).join(", ")
+    }${machines.length > 5 ? " and others" : ""}`,
+    { details: { machines, remedy } },
+  );
 }

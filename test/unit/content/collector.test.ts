@@ -551,3 +551,27 @@ describe("remove", () => {
     await kept(other.blobs);
   });
 });
+
+describe("remove by the digest of a layer", () => {
+  const layerOf = ({ layers }: KitImage) => layers.map((layer) => layer.descriptor.digest)[0] as Digest;
+
+  it("refuses what a machine reads, though no name leads to it any more", async () => {
+    const image = await cacheImage(cache, makeImage());
+    cache.users.push(userOf("vm-1", image));
+    await cacheImage(cache, makeImage({ name: image.name }));
+    expect(await codeOf(cache.collector.remove({ names: [], digest: layerOf(image) }))).toBe("IN_USE");
+    await kept(image.layers);
+  });
+
+  it("refuses what an operation under way has looked at, though its lease names only the root", async () => {
+    const image = await cacheImage(cache, makeImage());
+    await cache.leases.withLease(async (lease) => {
+      const store = cache.store.underLease(lease);
+      for (const { descriptor } of [image.root, image.manifest]) await store.readDocument(descriptor);
+      for (const { descriptor } of image.layers) await store.locateBlob(descriptor);
+      await cacheImage(cache, makeImage({ name: image.name }));
+      expect(await codeOf(cache.collector.remove({ names: [], digest: layerOf(image) }))).toBe("IN_USE");
+      await kept(image.layers);
+    });
+  });
+});
