@@ -24,7 +24,10 @@ export interface BlockTaker {
   takePresent(offsetBytes: number, lengthBytes: number): Promise<number>;
   /** The hash of all bytes taken in, in lower-case hex; they are written. No call follows but `close`. */
   hexDigest(): Promise<string>;
-  /** Waits for what is under way, and lets go of the file. Tells no failure: that is for whoever asked for the bytes. */
+  /**
+   * Waits for what is under way, and lets go of the file. Rejects when a sync failed: whoever stopped before he asked for
+   * the hash has not been told, and the kernel tells it once. What else failed was told to whoever asked for the bytes.
+   */
   close(): Promise<void>;
 }
 
@@ -88,7 +91,7 @@ export class BlobBlocks implements BlockTaker {
 
   async close(): Promise<void> {
     await this.#last.catch(() => {});
-    await this.#syncing.catch(() => {});
+    await this.#syncing;
   }
 
   /** One at a time; a failed one is final. */

@@ -85,8 +85,12 @@ class ThreadedBlocks implements BlockTaker {
   }
 
   async close(): Promise<void> {
-    await this.#thread.ask({ file: this.#file, kind: "close" }).catch(() => {});
-    this.#thread.leave();
+    try {
+      // When the thread is lost, nobody knows what became of its syncs.
+      await this.#thread.ask({ file: this.#file, kind: "close" });
+    } finally {
+      this.#thread.leave();
+    }
   }
 
   async #after<T extends BlobResult>(

@@ -58,8 +58,11 @@ export function serveBlobs(port: MessagePort): void {
       case "close": {
         const opened = await served.get(request.file)?.catch(() => undefined); // told by "open"
         served.delete(request.file);
-        await opened?.blocks.close();
-        await opened?.file.close();
+        try {
+          await opened?.blocks.close();
+        } finally {
+          await opened?.file.close();
+        }
         return null;
       }
     }

@@ -127,6 +127,7 @@ async function fillFile(
     }
     return { digest: await writer.finish(), receivedBytes: writer.takenBytes - startByte };
   } finally {
+    // A failed sync goes before whatever stopped the transfer: what came must not be gone on with.
     await taker.close();
   }
 }
