@@ -32,11 +32,9 @@ export class OperationTurns {
   readonly #maxAdmitted: number;
 
   constructor({ maxRunning, maxPending }: OperationTurnsOptions) {
-    const perRow = Math.max(1, Math.floor(maxRunning * SHARE_OF_ROW));
-    this.#turns = {
-      source: new Turns(maxRunning, { perRow }),
-      host: new Turns(Math.min(maxRunning, HOST_AT_ONCE), { perRow }),
-    };
+    const turns = (places: number) =>
+      new Turns(places, { perRow: Math.max(1, Math.floor(places * SHARE_OF_ROW)) });
+    this.#turns = { source: turns(maxRunning), host: turns(Math.min(maxRunning, HOST_AT_ONCE)) };
     this.#maxAdmitted = maxRunning + maxPending;
   }
 

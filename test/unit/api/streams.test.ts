@@ -158,14 +158,17 @@ describe("Operations", () => {
     const operations = make();
     const stopped: string[] = [];
     const begun = { first: Promise.withResolvers<void>(), second: Promise.withResolvers<void>() };
-    const slow = (name: "first" | "second") =>
-      work("same", async ({ signal }) => {
+    const slow = (name: "first" | "second"): OperationWork => ({
+      ...work("same", async ({ signal }) => {
         begun[name].resolve();
         await new Promise<void>((resolve) => signal?.addEventListener("abort", () => resolve()));
         await new Promise((resolve) => setTimeout(resolve, 30));
         stopped.push(name);
         throw signal?.reason;
-      });
+      }),
+      // In one row the second would wait for the first.
+      rows: { source: "a.example", host: name },
+    });
     const first = operations.start(slow("first"));
     await begun.first.promise;
     operations.cancel(first.id);
@@ -227,14 +230,30 @@ describe("Operations", () => {
 
   it("are left when they do not obey in time", async () => {
     const operations = make();
-    operations.start(work("hung", () => never));
-    await turnOfLoop();
+    const begun = Promise.withResolvers<void>();
+    operations.start(work("hung", () => {
+      begun.resolve();
+      return never;
+    }));
+    await begun.promise;
     await operations.close(50);
     expect(operations.counts().running).toBe(1);
   });
 });
 
 describe("OperationTurns", () => {
+  it("let one row have a quarter of the places on this host, however many may work at registries", async () => {
+    const turns = new OperationTurns({ maxRunning: 32, maxPending: 4 });
+    const signal = new AbortController().signal;
+    const held = Array.from({ length: 8 }, () => turns.admit("host", { source: "a.example", host: "held" }));
+    for (const each of held) void each.wait("host", signal);
+    const other = turns.admit("host", { source: "a.example", host: "other" });
+    void other.wait("host", signal);
+    await turnOfLoop();
+    expect(other.isWaiting).toBe(false);
+    expect(held.filter(({ isWaiting }) => !isWaiting)).toHaveLength(1);
+  });
+
   it("leave places here to those who ask no registry, also when one finds out late that it has to", async () => {
     const turns = new OperationTurns({ maxRunning: 4, maxPending: 2 });
     const signal = new AbortController().signal;
