@@ -33,6 +33,8 @@ import { SharedSync } from "./shared_sync.ts";
 
 /** What a machine is called while it is being made or removed: `.ID.part`. Earlier versions had other such names. */
 const LEFTOVER = /^\.(.+)\.(?:part|(?:new|old)-[0-9a-f]{16})$/;
+/** Of so many machines a process remembers that their names are durable. */
+const MAX_DURABLE = 10_000;
 /** Building may copy a disk, and the second caller for one id waits for the first. */
 const LOCK_TIMEOUT_MS = 300_000;
 
@@ -59,6 +61,8 @@ export class MachineStore {
   readonly #fileSystem: FileSystem;
   /** Of the names of machines. */
   readonly #sync: SharedSync;
+  /** By machine, which directory of that name is durable. */
+  readonly #durable = new Map<MachineId, string>();
 
   /** What machines' files are made through. */
   get fileSystem(): FileSystem {
@@ -236,7 +240,9 @@ export class MachineStore {
     const status = await this.#statusOf(id);
     if (status !== undefined) {
       if (status.kind !== "directory") throw this.#conflict(id);
-      return { record: await this.#readForCreate(id), created: false };
+      const record = await this.#readForCreate(id);
+      await this.#makeDurable(id, status);
+      return { record, created: false };
     }
     const directory = this.#partOf(id);
     try {
@@ -246,7 +252,7 @@ export class MachineStore {
       await folder.finish(record);
       const publish = () => this.#fileSystem.rename(directory, this.directoryOf(id));
       await (isUuidGiven ? this.#withOwnUuid(record, publish) : publish());
-      await this.#sync.run();
+      await this.#makeDurable(id);
       return { record, created: true };
     } catch (error) {
       // The first failure is the one to tell; what even now stays behind is swept by the next call for this
@@ -254,6 +260,16 @@ export class MachineStore {
       await removeTree(directory, this.#fileSystem).catch(() => {});
       throw error;
     }
+  }
+
+  /** Whoever made the machine may have been killed before he came to it, or his sync failed. */
+  async #makeDurable(id: MachineId, status?: FileStatus): Promise<void> {
+    const found = status ?? await this.#statusOf(id);
+    const directory = found && `${found.device} ${found.inode} ${found.changedMs}`;
+    if (directory !== undefined && this.#durable.get(id) === directory) return;
+    await this.#sync.run();
+    if (this.#durable.size >= MAX_DURABLE) this.#durable.clear();
+    if (directory !== undefined) this.#durable.set(id, directory);
   }
 
   /** What is there was left by a killed call for this id: the living one has its lock, and is us. */

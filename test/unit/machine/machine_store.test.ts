@@ -29,6 +29,25 @@ beforeEach(async () => {
   store = await open();
 });
 
+describe("a machine whose maker did not come to making its name durable", () => {
+  it.each(["EIO", "killed"])("is made so by the next one who prepares it (%s)", async (errno) => {
+    const syncOfNames = (operation: string) => operation === `sync ${join(temporary(), "machines")}`;
+    const files = new FaultyFileSystem(nodeFileSystem);
+    const faulty = await MachineStore.open({ rootDirectory: temporary(), groupId: null, fileSystem: files });
+    const before = files.operations.length;
+    await faulty.create(parseMachineId("vm-0"), buildOf(randomRecord("vm-0")));
+    files.arm({ at: files.operations.slice(before).findIndex(syncOfNames), errno });
+    const record = randomRecord(id);
+    await faulty.create(id, buildOf(record)).then(() => expect.fail("it must fail"), () => {});
+    const next = new FaultyFileSystem(nodeFileSystem);
+    const other = await MachineStore.open({ rootDirectory: temporary(), groupId: null, fileSystem: next });
+    for (let time = 0; time < 2; time++) {
+      expect(await other.create(id, buildOf(record))).toEqual({ record, created: false });
+    }
+    expect(next.operations.filter(syncOfNames)).toHaveLength(1);
+  });
+});
+
 describe("MachineStore.create", () => {
   it("makes the whole machine under its final name, private to the user", async () => {
     const record = randomRecord(id);
