@@ -342,14 +342,14 @@ export class ContentStore {
   ): Promise<void> {
     await this.#withIndex(`name image ${JSON.stringify(name)}`, async () => {
       await this.locateBlob(descriptor);
-      this.#note(await this.#index.set(name, descriptor, options.annotations ?? {}));
+      const sync = await this.#index.set(name, descriptor, options.annotations ?? {});
+      // Whoever wrote what is there already may not have come to making it durable.
+      const settled = sync ? [sync] : await this.#durableNames.settle([this.#paths.index]);
+      for (const each of settled) this.#note(each);
     });
   }
 
-  /**
-   * Forgets a name; its blobs stay. Forgetting an unknown one changes nothing. Throws as {@link setReference}
-   * does.
-   */
+  /** Forgets a name; its blobs stay. Forgetting an unknown one changes nothing. Throws as {@link setReference} does. */
   async removeReference(name: string): Promise<void> {
     await this.#withIndex(`forget image ${JSON.stringify(name)}`, async () => {
       this.#note(await this.#index.remove([name]));

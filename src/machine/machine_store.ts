@@ -25,16 +25,14 @@ import { lockDirectoryOf, openRootDirectory } from "../host/root_directory.ts";
 import { reflinkFile } from "./disk_file.ts";
 import type { Build, CreateRules, HeldMachine, HoldOptions } from "./held_machine.ts";
 import { findLockedFile } from "./locked_file.ts";
+import { DurableMachines } from "./durable_machines.ts";
 import { isMachineId, type MachineId, parseMachineId } from "./machine_id.ts";
 import { type MachineRecord, parseMachineRecord } from "./machine_record.ts";
 import { invalidRecord, readRecordFile } from "./record_file.ts";
 import { ensureAccess, NewFolder, RECORD_NAME, sharedAccess } from "./seal_machine.ts";
-import { SharedSync } from "./shared_sync.ts";
 
 /** What a machine is called while it is being made or removed: `.ID.part`. Earlier versions had other such names. */
 const LEFTOVER = /^\.(.+)\.(?:part|(?:new|old)-[0-9a-f]{16})$/;
-/** Of so many machines a process remembers that their names are durable. */
-const MAX_DURABLE = 10_000;
 /** Building may copy a disk, and the second caller for one id waits for the first. */
 const LOCK_TIMEOUT_MS = 300_000;
 
@@ -59,10 +57,7 @@ export class MachineStore {
   readonly #locks: string;
   readonly #groupId: number | null;
   readonly #fileSystem: FileSystem;
-  /** Of the names of machines. */
-  readonly #sync: SharedSync;
-  /** By machine, which directory of that name is durable. */
-  readonly #durable = new Map<MachineId, string>();
+  readonly #durable: DurableMachines;
 
   /** What machines' files are made through. */
   get fileSystem(): FileSystem {
@@ -74,7 +69,7 @@ export class MachineStore {
     this.#locks = lockDirectoryOf(root);
     this.#groupId = options.groupId;
     this.#fileSystem = options.fileSystem ?? nodeFileSystem;
-    this.#sync = new SharedSync(() => syncDirectory(this.#machines, this.#fileSystem));
+    this.#durable = new DurableMachines(this.#machines, this.#fileSystem);
   }
 
   /**
@@ -241,7 +236,7 @@ export class MachineStore {
     if (status !== undefined) {
       if (status.kind !== "directory") throw this.#conflict(id);
       const record = await this.#readForCreate(id);
-      await this.#makeDurable(id, status);
+      await this.#durable.settle(this.directoryOf(id), status);
       return { record, created: false };
     }
     const directory = this.#partOf(id);
@@ -252,24 +247,13 @@ export class MachineStore {
       await folder.finish(record);
       const publish = () => this.#fileSystem.rename(directory, this.directoryOf(id));
       await (isUuidGiven ? this.#withOwnUuid(record, publish) : publish());
-      await this.#makeDurable(id);
+      await this.#durable.settle(this.directoryOf(id));
       return { record, created: true };
     } catch (error) {
-      // The first failure is the one to tell; what even now stays behind is swept by the next call for this
-      // id.
+      // The first failure is the one to tell; what even now stays behind is swept by the next call for this id.
       await removeTree(directory, this.#fileSystem).catch(() => {});
       throw error;
     }
-  }
-
-  /** Whoever made the machine may have been killed before he came to it, or his sync failed. */
-  async #makeDurable(id: MachineId, status?: FileStatus): Promise<void> {
-    const found = status ?? await this.#statusOf(id);
-    const directory = found && `${found.device} ${found.inode} ${found.changedMs}`;
-    if (directory !== undefined && this.#durable.get(id) === directory) return;
-    await this.#sync.run();
-    if (this.#durable.size >= MAX_DURABLE) this.#durable.clear();
-    if (directory !== undefined) this.#durable.set(id, directory);
   }
 
   /** What is there was left by a killed call for this id: the living one has its lock, and is us. */
@@ -368,7 +352,7 @@ export class MachineStore {
     if (status === undefined) throw notFound(id);
     if (status.kind !== "directory") throw this.#conflict(id);
     await this.#fileSystem.rename(this.directoryOf(id), part);
-    await this.#sync.run();
+    await this.#durable.sync();
     await removeTree(part, this.#fileSystem);
   }
 
