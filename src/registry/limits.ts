@@ -51,7 +51,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   connectionsPerBlob: 10,
   connectionsPerHost: 16,
   deadlineMs: 6 * 3_600_000,
-  transfersAtOnce: 8,
+  transfersAtOnce: 6,
 };
 
 /** Of the names and values of an answer's header fields together, without Warning: what Node's own parser takes. */

@@ -68,10 +68,10 @@ export function bootshim(root: string, args: readonly string[]): Command {
   };
 }
 
-/** A script of this folder, in the same runtime with the same flags. */
+/** A script of this folder, in the same runtime with the flags of a command (scripts/bootshim). */
 export function benchScript(name: string, args: readonly string[]): Command {
   const path = fileURLToPath(new URL(name, import.meta.url));
-  const engine = "--max-semi-space-size=2,--heap-growing-percent=20,--disallow-code-generation-from-strings";
+  const engine = "--max-semi-space-size=1,--heap-growing-percent=80,--disallow-code-generation-from-strings";
   const flags = [`--v8-flags=${engine}`, "--quiet", "--allow-all"];
   return { argv: [script("deno"), "run", ...flags, path, ...args] };
 }
