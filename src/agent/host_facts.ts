@@ -1,10 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { ShimError } from "../errors.ts";
+import { ShimError, toShimError } from "../errors.ts";
 import { writeDurably } from "../host/durable.ts";
 import { nodeFileSystem } from "../host/file_system.ts";
+import { takeLock } from "../host/flock.ts";
 import { freeHugePageBytes } from "../host/huge_pages.ts";
+import { lockDirectoryOf } from "../host/root_directory.ts";
 import type { DomainWishes } from "../hypervisor/define_domain.ts";
 import {
   chooseUefiFirmware,
@@ -13,7 +15,12 @@ import {
 } from "../hypervisor/firmware.ts";
 import type { Acceleration } from "../hypervisor/domain_definition.ts";
 import type { Architecture } from "../image/platform.ts";
-import { type AccelerationVerdict, probeAcceleration, probeKey } from "../qemu/acceleration_probe.ts";
+import {
+  type AccelerationVerdict,
+  probeAcceleration,
+  probeKey,
+  type ProbeOptions,
+} from "../qemu/acceleration_probe.ts";
 import { readFirmwareDescriptors } from "../qemu/firmware_descriptors.ts";
 import { type ProgramEnvironment, requireProgram } from "../qemu/program_path.ts";
 import type { AgentContext } from "./agent_context.ts";
@@ -21,6 +28,9 @@ import type { AgentContext } from "./agent_context.ts";
 const BYTES_PER_MIB = 2 ** 20;
 
 const keptVerdict = z.object({ key: z.string(), acceleration: z.enum(["kvm", "tcg"]), evidence: z.string() });
+
+/** Longer than another process needs to find out: what hangs is not waited for. */
+const OTHER_PROBE_MS = 10_000;
 
 type AccelerationWish = {
   readonly architecture: Architecture;
@@ -38,32 +48,54 @@ export async function chooseAcceleration(
   wish: AccelerationWish,
 ): Promise<Acceleration> {
   if (wish.acceleration !== "auto") return wish.acceleration;
-  const known = context.acceleration.find(wish.architecture);
-  if (known) return known;
-  const { acceleration } = await accelerationVerdict(context, wish);
-  context.acceleration.keep(wish.architecture, acceleration);
-  return acceleration;
+  return (await accelerationVerdict(context, wish)).acceleration;
 }
 
-/** The probe's verdict. A KVM that only pretends costs 3 s to find out, so verdicts are kept until the host reboots. */
+/**
+ * The probe's verdict. A KVM that only pretends costs 3 s to find out, so verdicts are kept until the host reboots, and
+ * one probe is for all who ask, in this process and in others.
+ */
 export async function accelerationVerdict(
   context: AgentContext,
-  wish: Pick<AccelerationWish, "architecture" | "signal">,
+  { architecture, signal }: Pick<AccelerationWish, "architecture" | "signal">,
 ): Promise<AccelerationVerdict> {
-  const probe = { architecture: wish.architecture, hostArchitecture: context.hostArchitecture };
-  const key = await probeKey(probe);
-  const path = join(context.rootDirectory, `acceleration-${wish.architecture}.json`);
-  const kept = await readVerdict(path);
-  if (kept?.key === key) return { acceleration: kept.acceleration, evidence: kept.evidence };
-  const verdict = await probeAcceleration({ ...probe, signal: wish.signal });
-  const bytes = new TextEncoder().encode(JSON.stringify({ key, ...verdict }) + "\n");
-  await writeDurably(path, bytes, { mode: 0o600, groupId: null, fileSystem: nodeFileSystem });
-  return verdict;
+  const probe = { architecture, hostArchitecture: context.hostArchitecture };
+  return await context.acceleration.learn(
+    architecture,
+    (signal) => keptOrProbed(context.rootDirectory, { ...probe, signal }),
+    signal,
+  );
 }
 
-async function readVerdict(path: string): Promise<z.infer<typeof keptVerdict> | undefined> {
+async function keptOrProbed(rootDirectory: string, probe: ProbeOptions): Promise<AccelerationVerdict> {
+  const { architecture, signal } = probe;
+  const key = await probeKey(probe);
+  const path = join(rootDirectory, `acceleration-${architecture}.json`);
+  const kept = await readVerdict(path, key);
+  if (kept) return kept;
+  const lockPath = join(lockDirectoryOf(rootDirectory), `acceleration-${architecture}`);
+  const lock = await takeLock(lockPath, { mode: "exclusive", timeoutMs: OTHER_PROBE_MS, signal })
+    .catch((error: unknown) => {
+      // Whoever holds it hangs. Two probes beside each other do no harm.
+      if (toShimError(error).code === "LOCK_TIMEOUT") return null;
+      throw error;
+    });
   try {
-    return keptVerdict.parse(JSON.parse(await readFile(path, "utf8")));
+    const found = await readVerdict(path, key);
+    if (found) return found;
+    const verdict = await probeAcceleration(probe);
+    const bytes = new TextEncoder().encode(JSON.stringify({ key, ...verdict }) + "\n");
+    await writeDurably(path, bytes, { mode: 0o600, groupId: null, fileSystem: nodeFileSystem });
+    return verdict;
+  } finally {
+    await lock?.release();
+  }
+}
+
+async function readVerdict(path: string, key: string): Promise<AccelerationVerdict | undefined> {
+  try {
+    const kept = keptVerdict.parse(JSON.parse(await readFile(path, "utf8")));
+    return kept.key === key ? { acceleration: kept.acceleration, evidence: kept.evidence } : undefined;
   } catch {
     // Missing or not ours to read: the verdict is found out anew, which is always right.
     return undefined;

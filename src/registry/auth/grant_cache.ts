@@ -1,4 +1,4 @@
-import { ShimError } from "../../errors.ts";
+import { whileWanted } from "../../host/while_wanted.ts";
 import type { Credential } from "./credential.ts";
 import type { Secret } from "./secret.ts";
 
@@ -64,7 +64,7 @@ export class GrantCache {
       flight.catch(() => {});
       this.#underWay.set(key, flight);
     }
-    return await whileWanted(flight, signal);
+    return await whileWanted(flight, { action: "log in", signal });
   }
 
   /** It was refused at once: nobody needs to try it again. */
@@ -79,18 +79,5 @@ export class GrantCache {
     if (grant === undefined) this.#kept.delete(key);
     else this.#kept.set(key, { grant, untilMs: askedMs + lifetimeMs * (1 - MARGIN) });
     return grant;
-  }
-}
-
-async function whileWanted<T>(flight: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await flight;
-  const left = Promise.withResolvers<never>();
-  const leave = () => left.reject(new ShimError("CANCELLED", "Cannot log in: the operation was cancelled"));
-  if (signal.aborted) leave();
-  signal.addEventListener("abort", leave, { once: true });
-  try {
-    return await Promise.race([flight, left.promise]);
-  } finally {
-    signal.removeEventListener("abort", leave);
   }
 }
