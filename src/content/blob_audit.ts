@@ -3,13 +3,18 @@ import { dirname, join, resolve } from "node:path";
 import type { JudgedDisk } from "../boot/judge_disk.ts";
 import { ShimError } from "../errors.ts";
 import { currentBootId } from "../host/boot_id.ts";
-import { statusIfThere, syncDirectory } from "../host/durable.ts";
+import { readdirIfThere, statusIfThere, syncDirectory } from "../host/durable.ts";
 import { type FileStatus, type FileSystem, nodeFileSystem } from "../host/file_system.ts";
 import { errnoOf, withIoErrors } from "../host/io_error.ts";
-import { type Digest, digestAlgorithm, digestEncoded } from "../image/digest.ts";
+import {
+  type Digest,
+  DIGEST_ALGORITHMS,
+  digestAlgorithm,
+  digestEncoded,
+  digestIfAny,
+} from "../image/digest.ts";
 import { blobCorrupt, flawOfOwnBlob, openBlobFile } from "./blob_file.ts";
 import { BlobVerdicts } from "./blob_verdict.ts";
-import { filesByDigest } from "./cache_survey.ts";
 import type { DiskQuestion } from "./disk_verdict.ts";
 import { hashFile, type HashOptions } from "./hash_file.ts";
 import { blobPathIn, type StorePaths, storePaths } from "./store_layout.ts";
@@ -49,11 +54,15 @@ export class BlobAudit {
   async list(): Promise<Digest[]> {
     const context = { action: "list the cache's blobs", path: this.#paths.blobs };
     return await withIoErrors(context, async () => {
-      const files = await filesByDigest(this.#paths.blobs, this.#fileSystem);
-      return [...files].filter(([digest, paths]) =>
-        paths.some((path) => path.endsWith(digestEncoded(digest)))
-      )
-        .map(([digest]) => digest);
+      const digests: Digest[] = [];
+      for (const algorithm of DIGEST_ALGORITHMS) {
+        const names = await readdirIfThere(`${this.#paths.blobs}/${algorithm}`, this.#fileSystem);
+        for (const name of names) {
+          const digest = digestIfAny(`${algorithm}:${name}`);
+          if (digest) digests.push(digest);
+        }
+      }
+      return digests;
     });
   }
 

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { runAtMost } from "../host/at_most.ts";
 import { readdirIfThere } from "../host/durable.ts";
 import type { FileSystem } from "../host/file_system.ts";
-import { type Digest, parseDigest } from "../image/digest.ts";
+import { type Digest, DIGEST_ALGORITHMS, digestIfAny } from "../image/digest.ts";
 import { type EntryJson, nameOf } from "./index_entry.ts";
 import type { Needs } from "./lease.ts";
 import { Reachability, type Root } from "./reachable.ts";
@@ -71,7 +71,7 @@ export async function reachAll(
   const reachability = new Reachability(paths, options);
   const entries: SurveyedEntry[] = [];
   await runAtMost(PARALLEL_READS, survey.entries, { signal: options.signal }, async (entry) => {
-    const digest = digestNamed(entry["digest"]);
+    const digest = digestIfAny(entry["digest"]);
     if (!digest) return;
     const name = nameOf(entry);
     // What others wrote may be a layout that they have not completed.
@@ -100,15 +100,6 @@ export async function reachAll(
   return { entries, held, heldDocuments, leasedDocuments, leasedBlobs };
 }
 
-/** Undefined for what can be no blob of this layout. */
-function digestNamed(text: unknown): Digest | undefined {
-  try {
-    return typeof text === "string" ? parseDigest(text) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 /** Everything that is needed: by images, machines and operations under way. */
 export function neededBlobs(
   { held }: Reached,
@@ -128,11 +119,11 @@ export async function filesByDigest(
   fileSystem: FileSystem,
 ): Promise<Map<Digest, readonly string[]>> {
   const files = new Map<Digest, readonly string[]>();
-  for (const algorithm of ["sha256", "sha512"]) {
+  for (const algorithm of DIGEST_ALGORITHMS) {
     const folder = join(directory, algorithm);
     for (const name of await readdirIfThere(folder, fileSystem)) {
       const end = name.indexOf(".");
-      const digest = digestNamed(`${algorithm}:${end === -1 ? name : name.slice(0, end)}`);
+      const digest = digestIfAny(`${algorithm}:${end === -1 ? name : name.slice(0, end)}`);
       if (!digest) continue;
       const others = files.get(digest);
       // Not joined: these are forty thousand, and what was listed needs no cleaning.

@@ -1,10 +1,11 @@
-import { type Digest, parseDigest } from "../image/digest.ts";
+import { type Digest, digestIfAny } from "../image/digest.ts";
 import { isIndexType, isManifestType } from "../image/media_type.ts";
 
 /** What a document names, all of it in the cache or not: collection follows its `documents`, and keeps its `blobs`. */
 export type Links = { readonly documents: readonly Digest[]; readonly blobs: readonly Digest[] };
 
 export const NO_LINKS: Links = { documents: [], blobs: [] };
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 const JSON_WHITESPACE = [0x20, 0x09, 0x0a, 0x0d];
 const OPENING_BRACE = 0x7b;
 /** A document of four MiB cannot be nested deeper than this and mean anything. */
@@ -16,7 +17,7 @@ export function linksIn(bytes: Uint8Array): Links {
   if (first !== OPENING_BRACE) return NO_LINKS;
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = JSON.parse(UTF8.decode(bytes));
   } catch {
     return NO_LINKS;
   }
@@ -24,22 +25,12 @@ export function linksIn(bytes: Uint8Array): Links {
   const blobs = new Set<Digest>();
   const visit = (part: unknown, depth: number): void => {
     if (typeof part !== "object" || part === null || depth > MAX_NESTING) return;
-    const digest = digestIn(part);
+    const digest = "digest" in part ? digestIfAny(part.digest) : undefined;
     if (digest) (isDocument(part) ? documents : blobs).add(digest);
     for (const child of Object.values(part)) visit(child, depth + 1);
   };
   visit(value, 0);
   return { documents: [...documents], blobs: [...blobs] };
-}
-
-function digestIn(part: object): Digest | undefined {
-  const text = "digest" in part ? part.digest : undefined;
-  if (typeof text !== "string") return undefined;
-  try {
-    return parseDigest(text);
-  } catch {
-    return undefined; // not a name that a blob of ours can have
-  }
 }
 
 function isDocument(part: object): boolean {

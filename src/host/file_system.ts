@@ -25,6 +25,7 @@ import {
 } from "node:fs";
 import * as nodeFs from "node:fs/promises";
 import { type DataExtent, findData } from "./data_extent.ts";
+import { quickNames } from "./quick_names.ts";
 import { quickFootprint, quickStatus } from "./quick_status.ts";
 import { mainLoop } from "./main_loop.ts";
 import { isLocked } from "./record_lock.ts";
@@ -135,8 +136,11 @@ export const nodeFileSystem: FileSystem = {
   lstat: (path) => takeSmallStep(() => toStatus(lstatSync(path))),
   footprint: (path) => takeSmallStep(() => quickFootprint(path) ?? toStatus(lstatSync(path))),
   readSmall: (path, maxBytes) => takeSmallStep(() => readSmallSync(path, maxBytes)),
-  // The runtime's own way sorts in the main loop, which takes twice as long as all of this.
-  readdir: (path) => takeSmallStep(() => namesIn(path)),
+  readdir: async (path) => {
+    await mainLoop.share();
+    // The runtime's other way sorts in the main loop, which takes twice as long as all of this.
+    return await quickNames(path) ?? namesIn(path);
+  },
   mkdir: async (path, mode) => {
     await nodeFs.mkdir(path, { mode });
   },

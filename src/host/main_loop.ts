@@ -2,7 +2,9 @@ import { stat } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { setImmediate as nextTurn } from "node:timers/promises";
 
-/** How long the main loop may be kept at work before sockets are looked at again, milliseconds. */
+/** How long the main loop may be kept at work before sockets are looked at again, milliseconds: while nobody else is served… */
+const ALONE_MS = 50;
+/** …and where others are. */
 const LONGEST_MS = 4;
 /**
  * Of small steps that are asked for in one breath, so many are taken between two looks: what they are going to take has not
@@ -23,6 +25,7 @@ export type MainLoopOptions = {
  * anything that waits at the kernel; so with hundreds at work nobody else would be served for a second.
  */
 export class MainLoop {
+  #longestMs = ALONE_MS;
   readonly #nowMs: () => number;
   readonly #look: () => Promise<void>;
   #lookedMs = -Infinity;
@@ -34,16 +37,26 @@ export class MainLoop {
     this.#look = look;
   }
 
+  /** From now on others wait for answers, too, and not only whoever ran this program. */
+  serveOthers(): void {
+    this.#longestMs = LONGEST_MS;
+  }
+
   /**
    * Resolves when the loop has not been kept for too long: to be called before what takes a while.
    *
    * @param steps as how many small ones it counts
    */
   async share(steps = 1): Promise<void> {
-    while (this.#steps >= MOST_STEPS || this.#nowMs() - this.#lookedMs >= LONGEST_MS) {
+    while (this.#isToLook()) {
       await (this.#looking ??= this.#lookAgain());
     }
     this.#steps += steps;
+  }
+
+  #isToLook(): boolean {
+    const most = MOST_STEPS * this.#longestMs / LONGEST_MS;
+    return this.#steps >= most || this.#nowMs() - this.#lookedMs >= this.#longestMs;
   }
 
   async #lookAgain(): Promise<void> {

@@ -64,6 +64,7 @@ export function toDescriptor(json: DescriptorJson): Descriptor {
  * @throws {ShimError} MANIFEST_INVALID
  */
 export function requireOneSize(descriptors: readonly DescriptorJson[], what: string): void {
+  if (descriptors.length < 2) return;
   const sizes = new Map<string, number>();
   for (const { digest, size } of descriptors) {
     const other = sizes.get(digest) ?? size;

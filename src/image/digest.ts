@@ -6,6 +6,8 @@ export type Digest = string & { readonly __brand: "Digest" };
 /** The algorithms that image-spec registers, with the length of their lower-case hexadecimal encoding. */
 const ENCODED_LENGTH = { sha256: 64, sha512: 128 } as const;
 export type DigestAlgorithm = keyof typeof ENCODED_LENGTH;
+/** Those that bootshim can check. */
+export const DIGEST_ALGORITHMS = ["sha256", "sha512"] as const satisfies readonly DigestAlgorithm[];
 
 /** The grammar of any digest, known algorithm or not. Linear: no nested repetition. */
 const GRAMMAR = /^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/;
@@ -44,6 +46,15 @@ export function parseDigest(text: string): Digest {
     );
   }
   return text as Digest;
+}
+
+/** The digest that it is, undefined for what is none that we can check. */
+export function digestIfAny(text: unknown): Digest | undefined {
+  try {
+    return typeof text === "string" ? parseDigest(text) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Makes a digest of an already computed hash. */

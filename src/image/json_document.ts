@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { ShimError } from "../errors.ts";
 
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** No document that bootshim reads nests deeper than a dozen levels. */
 const MAX_DEPTH = 100;
 /** An index of 1,000 entries, each with a dozen annotations, has a tenth of that. Of objects and arrays, and commas. */
@@ -31,7 +32,7 @@ export function readJson(bytes: Uint8Array, what: string): unknown {
   let text: string;
   let value: unknown;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    text = UTF8.decode(bytes);
     value = JSON.parse(text);
   } catch (error) {
     throw new ShimError("MANIFEST_INVALID", `Cannot read ${what}: it is not a UTF-8 JSON document`, {
