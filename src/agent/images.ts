@@ -1,5 +1,6 @@
 import { assignRoles } from "../boot/roles.ts";
 import { ShimError } from "../errors.ts";
+import { readAhead } from "../host/read_ahead.ts";
 import { isIndexType } from "../image/media_type.ts";
 import { type Digest, shortDigest } from "../image/digest.ts";
 import { type Descriptor, toDescriptor } from "../image/descriptor.ts";
@@ -29,30 +30,75 @@ export type CachedImage = {
   readonly sizeBytes: number;
 };
 
-/** The references of the cache, by name. Reads documents, hashes no layer. */
+/** Of documents, so much is kept in memory at once: some thousand images, or one that is as large as it may be. */
+const TOGETHER_BYTES = 4 * 1024 * 1024;
+
+/**
+ * The references of the cache, by name. Reads documents, hashes no layer. Documents are asked for in groups before the
+ * first of a group is read: all indexes, then the manifests that these name.
+ */
 export async function listImages(context: AgentContext): Promise<CachedImage[]> {
-  const references = await context.content.references();
+  const references = (await context.content.references()).toSorted((a, b) => a.name < b.name ? -1 : 1);
   // Whether a blob is sound is asked when it is used; here its being there is enough, and quick for any number of images.
   const present = new Set(await context.audit.list());
   const images: CachedImage[] = [];
-  for (const { name, descriptor } of references.toSorted((a, b) => a.name < b.name ? -1 : 1)) {
-    images.push(await describeImage(context, { name, root: descriptor, present }));
+  let group: SurveyedImage[] = [];
+  let groupBytes = 0;
+  const describeGroup = async () => {
+    await bringIn(context, group.flatMap(({ manifests }) => manifests));
+    for (const each of group) images.push(await describeImage(context, each, present));
+    [group, groupBytes] = [[], 0];
+  };
+  await bringIn(context, references.map(({ descriptor }) => descriptor));
+  for (const { name, descriptor: root } of references) {
+    const survey = await surveyRoot(context, root, present);
+    group.push({ name, root, ...survey });
+    groupBytes += survey.indexes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    if (groupBytes >= TOGETHER_BYTES) await describeGroup();
   }
+  await describeGroup();
   return images;
 }
 
-type Listed = { readonly name: string; readonly root: Descriptor; readonly present: ReadonlySet<Digest> };
+async function bringIn({ content }: AgentContext, documents: readonly Descriptor[]): Promise<void> {
+  await readAhead(documents.map(({ digest }) => content.blobPath(digest)));
+}
 
-async function describeImage(context: AgentContext, { name, root, present }: Listed): Promise<CachedImage> {
-  const sizes = new Map<Digest, number>([[root.digest, root.sizeBytes]]);
-  const indexes = isIndexType(root.mediaType) ? await heldIndexes(context, root, present) : NO_INDEXES;
-  for (const { descriptor } of indexes.values()) sizes.set(descriptor.digest, descriptor.sizeBytes);
-  const index = indexes.get(root.digest)?.index;
-  const read = new Map([...indexes].map(([digest, { index }]) => [digest, index]));
+type SurveyedRoot = {
+  /** Itself and the indexes inside it, as far as they are here. */
+  readonly indexes: readonly Descriptor[];
+  readonly manifests: readonly Descriptor[];
+  /** What is told of a manifest: nothing where there is no index. */
+  readonly described: ReadonlyMap<Digest, { architecture: string | null; variant: string | null }>;
+};
+type SurveyedImage = SurveyedRoot & { readonly name: string; readonly root: Descriptor };
+
+async function surveyRoot(
+  context: AgentContext,
+  root: Descriptor,
+  present: ReadonlySet<Digest>,
+): Promise<SurveyedRoot> {
+  if (!isIndexType(root.mediaType)) return { indexes: [root], manifests: [root], described: new Map() };
+  const held = await heldIndexes(context, root, present);
+  const indexes = [root, ...[...held.values()].map(({ descriptor }) => descriptor)];
+  const index = held.get(root.digest)?.index;
+  const read = new Map([...held].map(([digest, { index }]) => [digest, index]));
   // One that is beyond our limits is listed without its platforms.
   const survey = unlessRefused((root: ImageIndex) => offersOf(root, { indexes: read, manifests: new Map() }));
   const offers = index ? survey(index) ?? [] : [];
-  const manifests = index ? offers.map((offer) => offer.descriptor) : [root];
+  return {
+    indexes,
+    manifests: offers.map((offer) => offer.descriptor),
+    described: new Map(offers.toReversed().map((offer) => [offer.descriptor.digest, describeOffer(offer)])),
+  };
+}
+
+async function describeImage(
+  context: AgentContext,
+  { name, root, indexes, manifests, described }: SurveyedImage,
+  present: ReadonlySet<Digest>,
+): Promise<CachedImage> {
+  const sizes = new Map(indexes.map(({ digest, sizeBytes }) => [digest, sizeBytes]));
   const complete = new Map<Digest, boolean>();
   for (const manifest of manifests) {
     const held = await heldBlobs(context, manifest, present);
@@ -62,22 +108,17 @@ async function describeImage(context: AgentContext, { name, root, present }: Lis
   return {
     reference: name,
     digest: root.digest,
-    platforms: manifests.map((manifest) => {
-      const offer = offers.find((each) => each.descriptor.digest === manifest.digest);
-      const described = offer ? describeOffer(offer) : { architecture: null, variant: null };
-      return {
-        architecture: described.architecture,
-        variant: described.variant,
-        digest: manifest.digest,
-        isComplete: complete.get(manifest.digest) ?? false,
-      };
-    }),
+    platforms: manifests.map(({ digest }) => ({
+      architecture: described.get(digest)?.architecture ?? null,
+      variant: described.get(digest)?.variant ?? null,
+      digest,
+      isComplete: complete.get(digest) ?? false,
+    })),
     sizeBytes: [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0),
   };
 }
 
 type HeldIndex = { readonly descriptor: Descriptor; readonly index: ImageIndex };
-const NO_INDEXES: ReadonlyMap<Digest, HeldIndex> = new Map();
 
 /** The index and those inside it, as far as they are here; `offersOf` bounds how deep they may lie. */
 async function heldIndexes(

@@ -69,6 +69,7 @@ export async function reachAll(
   },
 ): Promise<Reached> {
   const reachability = new Reachability(paths, options);
+  await reachability.bringIn(survey.entries.flatMap(({ digest }) => digestIfAny(digest) ?? []));
   const entries: SurveyedEntry[] = [];
   await runAtMost(PARALLEL_READS, survey.entries, { signal: options.signal }, async (entry) => {
     const digest = digestIfAny(entry["digest"]);
