@@ -8,6 +8,7 @@ import { Turns } from "../agent/turns.ts";
 import { holdBlobThread } from "../content/blob_thread.ts";
 import { ShimError, toShimError } from "../errors.ts";
 import { foreignCalls } from "../host/foreign_calls.ts";
+import { openKernelLook } from "../host/kernel_look.ts";
 import { mainLoop } from "../host/main_loop.ts";
 import { LibvirtSession, type SessionNotice } from "../libvirt/libvirt_session.ts";
 import { isMachineId } from "../machine/machine_id.ts";
@@ -105,7 +106,7 @@ export async function serve(
   const servers: Server[] = [];
   let removeSocket = async () => {};
   await loadSources(given);
-  mainLoop.serveOthers();
+  mainLoop.serveOthers(await openKernelLook());
   const letBlobThreadGo = holdBlobThread();
   const timers: ReturnType<typeof setInterval>[] = [watchDelay(metrics)];
   try {

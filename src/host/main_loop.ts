@@ -27,7 +27,7 @@ export type MainLoopOptions = {
 export class MainLoop {
   #longestMs = ALONE_MS;
   readonly #nowMs: () => number;
-  readonly #look: () => Promise<void>;
+  #look: () => Promise<void>;
   #lookedMs = -Infinity;
   #steps = 0;
   #looking: Promise<void> | undefined;
@@ -37,8 +37,13 @@ export class MainLoop {
     this.#look = look;
   }
 
-  /** From now on others wait for answers, too, and not only whoever ran this program. */
-  serveOthers(): void {
+  /**
+   * From now on others wait for answers, too, and not only whoever ran this program.
+   *
+   * @param look a better one than a file's status, where there is one
+   */
+  serveOthers(look = this.#look): void {
+    this.#look = look;
     this.#longestMs = LONGEST_MS;
   }
 
@@ -72,7 +77,8 @@ export class MainLoop {
 
 /**
  * Under Deno a chain of `setImmediate` is served before any socket, for as long as it goes on: the runtime asks the kernel
- * only when it has nothing else to do. So once all else is done it is given a moment in which there is nothing.
+ * only when it has nothing else to do. So once all else is done it is given a moment in which there is nothing; often
+ * enough for who serves nobody, but the answer may be there before the moment (`kernel_look.ts`).
  */
 async function askKernel(): Promise<void> {
   await nextTurn();

@@ -1,3 +1,4 @@
+import { mainLoop } from "../../host/main_loop.ts";
 import { ShimError } from "../../errors.ts";
 import type { Descriptor } from "../../image/descriptor.ts";
 import { parseContentRange } from "../content_range.ts";
@@ -79,11 +80,19 @@ export async function openPart(
     isTaken = true;
     return {
       ...got,
-      chunks: requireRate(response.body, { limits: repository.limits, action }),
+      chunks: sharingLoop(requireRate(response.body, { limits: repository.limits, action })),
       discard: () => response.discard(),
     };
   } finally {
     if (!isTaken) response.discard();
+  }
+}
+
+/** Reads on only when others were served: a connection that always has more would keep the loop from all other sockets. */
+async function* sharingLoop(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  for await (const chunk of chunks) {
+    await mainLoop.share();
+    yield chunk;
   }
 }
 

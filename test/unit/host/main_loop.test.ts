@@ -2,12 +2,14 @@ import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
+import { openKernelLook } from "../../../src/host/kernel_look.ts";
 import { MainLoop } from "../../../src/host/main_loop.ts";
 
 /** How many went on between two looks at the kernel, of so many. */
 async function perLook(
   count: number,
-  { isOneByOne, takesMs, steps }: {
+  { servesOthers = true, isOneByOne, takesMs, steps }: {
+    readonly servesOthers?: boolean;
     readonly isOneByOne: boolean;
     readonly takesMs: number;
     readonly steps?: number;
@@ -20,6 +22,7 @@ async function perLook(
     looks += 1;
   };
   const loop = new MainLoop({ nowMs: () => nowMs, look });
+  if (servesOthers) loop.serveOthers();
   const begun: { number: number; looks: number }[] = [];
   const begin = async (number: number) => {
     await loop.share(steps);
@@ -42,6 +45,12 @@ describe("MainLoop", () => {
     expect(await perLook(10, { isOneByOne: false, takesMs: 0, steps: 64 })).toEqual([4, 4, 2]);
   });
 
+  it("looks seldom while nobody else is served", async () => {
+    expect(await perLook(60, { servesOthers: false, isOneByOne: true, takesMs: 2 })).toEqual([25, 25, 10]);
+    const together = { servesOthers: false, isOneByOne: false, takesMs: 0 };
+    expect(await perLook(4000, together)).toEqual([3200, 800]);
+  });
+
   it("looks again for who asks after a look that failed", async () => {
     let looks = 0;
     const look = () => ++looks === 1 ? Promise.reject(new Error("no")) : Promise.resolve();
@@ -59,6 +68,7 @@ describe("MainLoop", () => {
     const socket = connect(address.port, "127.0.0.1");
     await once(socket, "connect");
     const loop = new MainLoop();
+    loop.serveOthers(await openKernelLook());
     const [workers, steps] = [50, 20];
     let taken = 0;
     const work = Array.from({ length: workers }, async () => {
