@@ -1,5 +1,5 @@
 import { assignRoles } from "../boot/roles.ts";
-import { ShimError } from "../errors.ts";
+import { type ErrorCode, ShimError } from "../errors.ts";
 import { readAhead } from "../host/read_ahead.ts";
 import { isIndexType } from "../image/media_type.ts";
 import { type Digest, shortDigest } from "../image/digest.ts";
@@ -73,21 +73,21 @@ type SurveyedRoot = {
 };
 type SurveyedImage = SurveyedRoot & { readonly name: string; readonly root: Descriptor };
 
+/** Nothing of an index that is damaged, or was collected meanwhile: the others are listed all the same. */
 async function surveyRoot(
   context: AgentContext,
   root: Descriptor,
   present: ReadonlySet<Digest>,
 ): Promise<SurveyedRoot> {
-  if (!isIndexType(root.mediaType)) return { indexes: [root], manifests: [root], described: new Map() };
+  if (!isIndexType(root.mediaType)) return { indexes: [], manifests: [root], described: new Map() };
   const held = await heldIndexes(context, root, present);
-  const indexes = [root, ...[...held.values()].map(({ descriptor }) => descriptor)];
   const index = held.get(root.digest)?.index;
   const read = new Map([...held].map(([digest, { index }]) => [digest, index]));
   // One that is beyond our limits is listed without its platforms.
   const survey = unlessRefused((root: ImageIndex) => offersOf(root, { indexes: read, manifests: new Map() }));
   const offers = index ? survey(index) ?? [] : [];
   return {
-    indexes,
+    indexes: [...held.values()].map(({ descriptor }) => descriptor),
     manifests: offers.map((offer) => offer.descriptor),
     described: new Map(offers.toReversed().map((offer) => [offer.descriptor.digest, describeOffer(offer)])),
   };
@@ -127,17 +127,16 @@ async function heldIndexes(
   present: ReadonlySet<Digest>,
 ): Promise<ReadonlyMap<Digest, HeldIndex>> {
   const held = new Map<Digest, HeldIndex>();
-  const { bytes } = await context.content.readDocument(root);
-  let level: readonly HeldIndex[] = [{ descriptor: root, index: parseImageIndex(bytes, root) }];
+  let level: readonly Descriptor[] = [root];
   for (let depth = 0; depth <= MAX_INDEX_DEPTH && level.length > 0; depth++) {
-    for (const each of level) held.set(each.descriptor.digest, each);
-    const below: HeldIndex[] = [];
-    for (const descriptor of level.flatMap(({ index }) => index.entries)) {
-      const isWanted = isIndexType(descriptor.mediaType) && present.has(descriptor.digest) &&
-        !held.has(descriptor.digest);
+    const below: Descriptor[] = [];
+    for (const descriptor of level) {
+      const isWanted = present.has(descriptor.digest) && !held.has(descriptor.digest);
       const bytes = isWanted ? await bytesIfSound(context, descriptor) : undefined;
       const index = bytes && unlessRefused((bytes: Uint8Array) => parseImageIndex(bytes, descriptor))(bytes);
-      if (index) below.push({ descriptor, index });
+      if (!index) continue;
+      held.set(descriptor.digest, { descriptor, index });
+      below.push(...index.entries.filter(({ mediaType }) => isIndexType(mediaType)));
     }
     level = below;
   }
@@ -151,22 +150,23 @@ async function heldBlobs(
   present: ReadonlySet<Digest>,
 ): Promise<{ descriptors: Descriptor[]; isComplete: boolean }> {
   const bytes = present.has(manifest.digest) ? await bytesIfSound(context, manifest) : undefined;
-  if (!bytes) return { descriptors: [], isComplete: false };
-  const { all, needed } = blobsOf(parseImageManifest(bytes, manifest));
+  const parsed = bytes && unlessRefused((bytes: Uint8Array) => parseImageManifest(bytes, manifest))(bytes);
+  if (!parsed) return { descriptors: bytes ? [manifest] : [], isComplete: false };
+  const { all, needed } = blobsOf(parsed);
   return {
     descriptors: [manifest, ...all.filter((descriptor) => present.has(descriptor.digest))],
     isComplete: needed?.every((descriptor) => present.has(descriptor.digest)) ?? false,
   };
 }
 
+const AWAY: ReadonlySet<ErrorCode> = new Set(["CONTENT_CORRUPT", "IMAGE_NOT_FOUND", "MANIFEST_TOO_LARGE"]);
+
 /** Undefined for a document that is damaged, or was collected meanwhile. */
 async function bytesIfSound(context: AgentContext, descriptor: Descriptor): Promise<Uint8Array | undefined> {
   try {
     return (await context.content.readDocument(descriptor)).bytes;
   } catch (error) {
-    const isAway = error instanceof ShimError &&
-      (error.code === "CONTENT_CORRUPT" || error.code === "IMAGE_NOT_FOUND");
-    if (isAway) return undefined;
+    if (error instanceof ShimError && AWAY.has(error.code)) return undefined;
     throw error;
   }
 }

@@ -1,10 +1,12 @@
-import { rm } from "node:fs/promises";
+import { appendFile, chmod, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { listImages, requireCached, tagImage } from "../../../src/agent/images.ts";
 import { pullImage } from "../../../src/agent/pull_image.ts";
+import type { Descriptor } from "../../../src/image/descriptor.ts";
 import { parseReference } from "../../../src/image/reference.ts";
 import { OCI_INDEX } from "../../../src/image/media_type.ts";
+import { hashBytes } from "../../../src/image/verification.ts";
 import { openAgent } from "../../support/agent_kit.ts";
 import { randomManifest } from "../../support/blobs.ts";
 import { rejectionOf } from "../../support/failures.ts";
@@ -107,6 +109,38 @@ describe("listImages", () => {
     expect((await listImages(context)).flatMap(({ platforms }) => platforms)).toMatchObject([{
       isComplete: true,
     }]);
+  });
+
+  it("lists the others beside an image whose index is gone, damaged, or none that is read any more", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const names: string[] = [];
+    const roots: Descriptor[] = [];
+    for (const folder of ["a-gone", "b-damaged", "c-sound"]) {
+      const layout = await publishLayout(join(temporary(), folder), [osImage({ kernel: randomKernel() })]);
+      await pullImage(context, { reference: layout.reference, ...VIRTUAL });
+      names.push(layout.name);
+      roots.push(layout.index.descriptor);
+    }
+    const [gone, damaged] = roots.map(({ digest }) => context.content.blobPath(digest));
+    if (!gone || !damaged) throw new Error("there are three");
+    await rm(gone);
+    await chmod(damaged, 0o600);
+    await appendFile(damaged, "x");
+    // As if a rule had become stricter since: it has its own digest.
+    const bytes = new TextEncoder().encode(`{"manifests":[],"__proto__":1}`);
+    const digest = hashBytes(bytes);
+    await writeFile(context.content.blobPath(digest), bytes, { mode: 0o400 });
+    const strict = { mediaType: OCI_INDEX, digest, sizeBytes: bytes.length, annotations: {} };
+    await context.content.setReference("127.0.0.1:1/os/strict:1", strict);
+    const images = await listImages(context);
+    expect(images.map(({ reference, platforms }) => [reference, platforms.length])).toEqual([
+      ["127.0.0.1:1/os/strict:1", 0],
+      [names[0], 0],
+      [names[1], 0],
+      [names[2], 1],
+    ]);
+    expect(images[1]?.sizeBytes).toBe(0);
+    expect(images[3]?.platforms[0]?.isComplete).toBe(true);
   });
 
   it("lists by name, and a platform that lost a layer as incomplete", async () => {
