@@ -1,5 +1,6 @@
 import { Socket } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { countForeignCall } from "./foreign_calls.ts";
 
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
@@ -32,7 +33,7 @@ async function open(): Promise<KernelLook | undefined> {
     if (pipe(descriptors, O_NONBLOCK | O_CLOEXEC) !== 0) return undefined;
     const [readEnd = -1, writeEnd = -1] = descriptors;
     const byte = new Uint8Array(1);
-    write = () => Number(writeTo(writeEnd, byte, 1)) === 1;
+    write = () => countForeignCall(() => Number(writeTo(writeEnd, byte, 1)) === 1);
     end = new Socket({ fd: readEnd, readable: true, writable: false });
   } catch {
     return undefined;
@@ -40,16 +41,18 @@ async function open(): Promise<KernelLook | undefined> {
   let arrived: (() => void) | undefined;
   const arrive = () => arrived?.();
   end.on("data", arrive).on("error", arrive).on("close", arrive).unref();
-  return async () => {
+  const look = async () => {
     // By then the pipe was found to be empty. Until that is seen it is read again without asking the kernel.
     await nextTurn();
     await new Promise<void>((resolve) => {
       arrived = resolve;
       end.ref();
-      if (!write()) resolve();
+      if (end.destroyed || !write()) resolve();
     });
     end.unref();
     // Whoever's bytes came with it goes first.
     await nextTurn();
   };
+  let underWay: Promise<void> | undefined;
+  return () => underWay ??= look().finally(() => underWay = undefined);
 }
