@@ -30,7 +30,7 @@ export type CachedImage = {
   readonly sizeBytes: number;
 };
 
-/** Of documents, so much is kept in memory at once: some thousand images, or one that is as large as it may be. */
+/** What is read of so many bytes of indexes is kept in memory at once: of some thousand images, or one that is as large as it may be. */
 const TOGETHER_BYTES = 4 * 1024 * 1024;
 
 /**
@@ -65,7 +65,7 @@ async function bringIn({ content }: AgentContext, documents: readonly Descriptor
 }
 
 type SurveyedRoot = {
-  /** Itself and the indexes inside it, as far as they are here. */
+  /** Itself, where it is one, and those inside it, as far as they are here. */
   readonly indexes: readonly Descriptor[];
   readonly manifests: readonly Descriptor[];
   /** What is told of a manifest: nothing where there is no index. */

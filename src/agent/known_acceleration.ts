@@ -44,7 +44,11 @@ export class KnownAcceleration {
       return await whileWanted(current.verdict, { action: "learn how guests run here", signal });
     } finally {
       current.waiting--;
-      if (current.waiting === 0 && current.endMs === Infinity) this.#end(architecture, current);
+      if (current.waiting === 0 && current.endMs === Infinity) {
+        this.#end(architecture, current);
+        // Whoever was the last may end the process next: what the look has started is gone by then.
+        await current.verdict.catch(() => {});
+      }
     }
   }
 

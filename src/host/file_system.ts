@@ -2,7 +2,8 @@
  * @module host: what bootshim needs from libc and the file system, and nothing of what it is used for.
  *
  * May import `errors.ts` only. Invariants: `content/` and `machine/` reach the disk through {@link
- * FileSystem} alone, so a test can make every single operation fail or be the last one; failures pass through
+ * FileSystem} alone, so a test can make every single operation fail or be the last one (but for the hint of
+ * `read_ahead.ts`, which changes nothing and cannot fail); failures pass through
  * it as plain errno errors and become a ShimError where the action is known (`io_error.ts`).
  */
 import {

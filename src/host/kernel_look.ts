@@ -1,4 +1,5 @@
 import { Socket } from "node:net";
+import { stat } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { countForeignCall } from "./foreign_calls.ts";
 
@@ -29,30 +30,32 @@ async function open(): Promise<KernelLook | undefined> {
     // int pipe2(int pipefd[2], int flags): fills both. ssize_t write(int fd, const void *buf, size_t count). Nothing to free.
     const pipe = library.func("int pipe2(int *pipefd, int flags)");
     const writeTo = library.func("long write(int fd, const void *buf, size_t count)");
-    const descriptors = new Int32Array(2);
-    if (pipe(descriptors, O_NONBLOCK | O_CLOEXEC) !== 0) return undefined;
-    const [readEnd = -1, writeEnd = -1] = descriptors;
+    const ends = new Int32Array(2);
+    if (pipe(ends, O_NONBLOCK | O_CLOEXEC) !== 0) return undefined;
+    const [readEnd = -1, writeEnd = -1] = ends;
     const byte = new Uint8Array(1);
     write = () => countForeignCall(() => Number(writeTo(writeEnd, byte, 1)) === 1);
     end = new Socket({ fd: readEnd, readable: true, writable: false });
   } catch {
     return undefined;
   }
-  let arrived: (() => void) | undefined;
-  const arrive = () => arrived?.();
+  const waiting = new Set<() => void>();
+  const arrive = () => {
+    for (const resolve of waiting) resolve();
+    waiting.clear();
+  };
   end.on("data", arrive).on("error", arrive).on("close", arrive).unref();
-  const look = async () => {
+  return async () => {
     // By then the pipe was found to be empty. Until that is seen it is read again without asking the kernel.
     await nextTurn();
     await new Promise<void>((resolve) => {
-      arrived = resolve;
+      waiting.add(resolve);
       end.ref();
-      if (end.destroyed || !write()) resolve();
+      // Without the pipe a moment with nothing to do has to be enough.
+      if (end.destroyed || !write()) stat("/").then(arrive, arrive);
     });
-    end.unref();
+    if (waiting.size === 0) end.unref();
     // Whoever's bytes came with it goes first.
     await nextTurn();
   };
-  let underWay: Promise<void> | undefined;
-  return () => underWay ??= look().finally(() => underWay = undefined);
 }

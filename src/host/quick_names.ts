@@ -3,6 +3,8 @@ import { closeSync, constants, openSync, statSync } from "node:fs";
 /** `struct linux_dirent64`: where the length of the whole record is, and where its name begins. */
 const [LENGTH_OFFSET, NAME_OFFSET] = [16, 19];
 const BUFFER_BYTES = 256 * 1024;
+/** Of a name every byte counts: one that begins with a byte order mark is not the name without it. */
+const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 /**
  * What a directory of some thousand names has at least, on every file system: most give bytes, ZFS the number of names.
  * Loading koffi (20 ms) is worth it then: the runtime takes 4 µs for a name, and leaves much garbage.
@@ -48,7 +50,7 @@ function* namesIn(records: Uint8Array): Generator<string> {
     const start = at + NAME_OFFSET;
     const end = text.indexOf("\0", start);
     const name = text.slice(start, end);
-    yield isAscii(name) ? name : new TextDecoder().decode(records.subarray(start, end));
+    yield isAscii(name) ? name : UTF8.decode(records.subarray(start, end));
   }
 }
 

@@ -58,9 +58,10 @@ async function load(): Promise<Libc | undefined> {
   try {
     const { default: koffi } = await import("koffi");
     const library = koffi.load(null);
-    koffi.struct("iovec", { base: "void *", length: "size_t" });
+    // Without a name: names are koffi's for the whole process, and can be given once.
+    const iovec = koffi.struct({ base: "void *", length: "size_t" });
     // ssize_t preadv2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags): fills the buffer during the call.
-    const read = library.func("long preadv2(int fd, const iovec *iov, int count, int64_t offset, int flags)");
+    const read = library.func("preadv2", "long", ["int", koffi.pointer(iovec), "int", "int64_t", "int"]);
     const byte = new Uint8Array(1);
     // Of all three nothing is to be freed, and what goes wrong is no matter.
     return {

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { describe, expect, it } from "vitest";
+import { setTimeout as delay } from "node:timers/promises";
+import { describe, expect, it, vi } from "vitest";
+import { mainLoop } from "../../src/host/main_loop.ts";
 import {
   type Answer,
   chunk,
@@ -25,6 +27,34 @@ describe("RegistryClient.openBlob", () => {
       expect(server.requests[0]?.path).toBe(`/v2/os/demo/blobs/${descriptor.digest}`);
       expect(server.requests[0]?.headers["accept-encoding"]).toBe("identity");
       expect(server.requests[0]?.headers.range).toBeUndefined();
+    });
+  });
+
+  it("reads on only when the main loop has served others", async () => {
+    const { bytes, descriptor } = randomBlob(SIZE_BYTES);
+    await withRegistry((request) => serveRange(request, bytes), async ({ client }) => {
+      const reader = (await client.openBlob(descriptor)).getReader();
+      const asked = Promise.withResolvers<void>();
+      const served = Promise.withResolvers<void>();
+      const share = vi.spyOn(mainLoop, "share").mockImplementation(async () => {
+        asked.resolve();
+        await served.promise;
+      });
+      try {
+        let receivedBytes = 0;
+        const first = reader.read().then(({ value }) => receivedBytes += value?.length ?? 0);
+        await asked.promise;
+        await delay(20);
+        expect(receivedBytes).toBe(0);
+        served.resolve();
+        await first;
+        for (let step = await reader.read(); !step.done; step = await reader.read()) {
+          receivedBytes += step.value.length;
+        }
+        expect(receivedBytes).toBe(SIZE_BYTES);
+      } finally {
+        share.mockRestore();
+      }
     });
   });
 

@@ -57,9 +57,12 @@ export function osImage(
   };
 }
 
-export function osIndex(images: readonly OsImage[]): VerifiedDocument {
+export function osIndex(
+  images: readonly OsImage[],
+  { annotations }: { readonly annotations?: Readonly<Record<string, string>> } = {},
+): VerifiedDocument {
   const manifests = images.map(({ manifest }) => fromDescriptor(manifest.descriptor));
-  const json = { schemaVersion: 2, mediaType: OCI_INDEX, manifests };
+  const json = { schemaVersion: 2, mediaType: OCI_INDEX, manifests, ...(annotations ? { annotations } : {}) };
   return blobOf(new TextEncoder().encode(JSON.stringify(json)), { mediaType: OCI_INDEX });
 }
 
@@ -71,8 +74,9 @@ export function osIndex(images: readonly OsImage[]): VerifiedDocument {
 export async function publishLayout(
   directory: string,
   images: readonly OsImage[],
+  options: { readonly annotations?: Readonly<Record<string, string>> } = {},
 ): Promise<{ name: string; reference: LayoutReference; index: VerifiedDocument }> {
-  const index = osIndex(images);
+  const index = osIndex(images, options);
   await writeForeignLayout(directory, {
     entries: [{ ...index, tag: "1" }],
     blobs: images.flatMap(({ manifest, config, layers }) => [manifest, config, ...Object.values(layers)]),

@@ -111,6 +111,21 @@ describe("listImages", () => {
     }]);
   });
 
+  it("lists each image once, also when their indexes are too large to be looked at together", async () => {
+    const context = await openAgent(join(temporary(), "root"));
+    const names: string[] = [];
+    for (const folder of ["a", "b", "c", "d", "e"]) {
+      const image = osImage({ kernel: randomKernel() });
+      const annotations = { padding: "x".repeat(1_500_000) };
+      const layout = await publishLayout(join(temporary(), folder), [image], { annotations });
+      await pullImage(context, { reference: layout.reference, ...VIRTUAL });
+      names.push(layout.name);
+    }
+    const images = await listImages(context);
+    expect(images.map(({ reference }) => reference)).toEqual(names);
+    expect(images.every(({ platforms }) => platforms[0]?.isComplete)).toBe(true);
+  });
+
   it("lists the others beside an image whose index is gone, damaged, or none that is read any more", async () => {
     const context = await openAgent(join(temporary(), "root"));
     const names: string[] = [];

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { KnownAcceleration } from "../../../src/agent/known_acceleration.ts";
 import type { AccelerationVerdict } from "../../../src/qemu/acceleration_probe.ts";
@@ -56,6 +58,22 @@ describe("what is known of acceleration", () => {
     // Nothing of it is left for who comes next.
     resolve(KVM);
     expect(await known.learn("amd64", () => Promise.resolve(TCG))).toBe(TCG);
+  });
+
+  it("is over when the last who waited is told that it was given up", async () => {
+    const known = new KnownAcceleration();
+    let isOver = false;
+    const look = async (signal: AbortSignal): Promise<AccelerationVerdict> => {
+      await once(signal, "abort");
+      await delay(20);
+      isOver = true;
+      throw new Error("given up");
+    };
+    const one = new AbortController();
+    const leaving = known.learn("amd64", look, one.signal);
+    one.abort();
+    await expect(leaving).rejects.toMatchObject({ code: "CANCELLED" });
+    expect(isOver).toBe(true);
   });
 
   it("is not kept when the look failed", async () => {

@@ -12,6 +12,13 @@ function keepBusy(milliseconds: number): void {
   while (performance.now() < endMs);
 }
 
+it("serves several at once", async () => {
+  const look = await openKernelLook();
+  if (!look) throw new Error("this host has no pipe");
+  await Promise.all(Array.from({ length: 10 }, look));
+  await look();
+});
+
 it("has what waits at the kernel served, however busy the loop is", async () => {
   const look = await openKernelLook();
   if (!look) throw new Error("this host has no pipe");
