@@ -30,12 +30,12 @@ export type CachedImage = {
   readonly sizeBytes: number;
 };
 
-/** What is read of so many bytes of indexes is kept in memory at once: of some thousand images, or one that is as large as it may be. */
+/** So many bytes of indexes make a group: some thousand images, or one that is as large as it may be. */
 const TOGETHER_BYTES = 4 * 1024 * 1024;
 
 /**
- * The references of the cache, by name. Reads documents, hashes no layer. Documents are asked for in groups before the
- * first of a group is read: all indexes, then the manifests that these name.
+ * The references of the cache, by name. Reads documents, hashes no layer. The kernel is asked for what is going to be read:
+ * for all roots at first, then, by groups, for the manifests that these name.
  */
 export async function listImages(context: AgentContext): Promise<CachedImage[]> {
   const references = (await context.content.references()).toSorted((a, b) => a.name < b.name ? -1 : 1);
@@ -159,14 +159,14 @@ async function heldBlobs(
   };
 }
 
-const AWAY: ReadonlySet<ErrorCode> = new Set(["CONTENT_CORRUPT", "IMAGE_NOT_FOUND", "MANIFEST_TOO_LARGE"]);
+const UNSOUND: ReadonlySet<ErrorCode> = new Set(["CONTENT_CORRUPT", "IMAGE_NOT_FOUND", "MANIFEST_TOO_LARGE"]);
 
-/** Undefined for a document that is damaged, or was collected meanwhile. */
+/** Undefined for a document that is damaged, too large to be one, or was collected meanwhile. */
 async function bytesIfSound(context: AgentContext, descriptor: Descriptor): Promise<Uint8Array | undefined> {
   try {
     return (await context.content.readDocument(descriptor)).bytes;
   } catch (error) {
-    if (error instanceof ShimError && AWAY.has(error.code)) return undefined;
+    if (error instanceof ShimError && UNSOUND.has(error.code)) return undefined;
     throw error;
   }
 }
